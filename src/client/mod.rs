@@ -1,0 +1,43 @@
+//! Who is at the other end: the peer of the connection, and the client behind trusted proxies.
+//!
+//! A server leaves the connection's [`Peer`] with each request: [`with_peer`] does it in a plain
+//! accept loop, axum's `ConnectInfo<SocketAddr>` is understood behind the feature `axum`, and
+//! [`ClientLayer::with_peer_from`] reads whatever else a framework leaves (tonic's
+//! `TcpConnectInfo`, say). [`ClientLayer`], which `stack` places outermost, finds the [`Client`]:
+//!
+//! 1. the peer's own address, unless the peer is one of the [`TrustedProxies`];
+//! 2. else the forwarding header is walked from right to left, all its lines joined, and the first
+//!    address that is not a trusted proxy is the client;
+//! 3. an entry that is not an address ends the walk at the proxy that wrote it: what is further
+//!    left is anybody's claim.
+//!
+//! Addresses are canonical: an IPv4-mapped IPv6 address is the IPv4 address.
+//!
+//! Deployment caveat: trust only the proxies that you run and that overwrite or append to the
+//! header; a client can write anything into it.
+//!
+//! ```
+//! use http::Request;
+//! use portcullis::client::{Client, Peer, TrustedProxies};
+//! use portcullis::Head;
+//!
+//! let proxies = TrustedProxies::new(["10.0.0.0/8"])?;
+//! let mut request = Request::get("/").header("x-forwarded-for", "6.6.6.6, 203.0.113.7").body(())?;
+//! request.extensions_mut().insert(Peer::new("10.1.2.3:443".parse()?));
+//! let client = proxies.client(Head::of(&request)).unwrap();
+//! assert_eq!(client.ip(), Some("203.0.113.7".parse()?));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod forwarded;
+mod layer;
+mod peer;
+mod prefix;
+mod proxies;
+
+pub use self::{
+    layer::{ClientLayer, ResolveClient},
+    peer::{Client, Peer, WithPeer, with_peer},
+    prefix::Prefix,
+    proxies::{ForwardedHeader, TrustedProxies},
+};

@@ -1,0 +1,167 @@
+//! The two ends of a connection as gates see them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    task::{Context, Poll},
+};
+
+use http::Request;
+use tower_service::Service;
+
+use crate::head::Head;
+
+/// The other end of the connection that a request came over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct Peer {
+    addr: Option<SocketAddr>,
+    tls: bool,
+}
+
+impl Peer {
+    /// A peer at `addr`, over a connection without TLS.
+    pub const fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr: Some(addr),
+            tls: false,
+        }
+    }
+
+    /// A peer without an address, such as one on a Unix socket. It counts as a trusted proxy where
+    /// any proxy is trusted.
+    pub const fn local() -> Self {
+        Self {
+            addr: None,
+            tls: false,
+        }
+    }
+
+    /// Says whether the connection itself is TLS.
+    pub const fn with_tls(self, tls: bool) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The peer's address as the socket has it.
+    #[must_use]
+    pub const fn addr(self) -> Option<SocketAddr> {
+        self.addr
+    }
+
+    /// The peer's address, an IPv4-mapped one unwrapped.
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
+        self.addr.map(|addr| addr.ip().to_canonical())
+    }
+
+    /// Whether the connection itself is TLS.
+    #[must_use]
+    pub const fn tls(self) -> bool {
+        self.tls
+    }
+
+    /// The peer that the server left with the request.
+    #[must_use]
+    pub fn of(head: Head<'_>) -> Option<Self> {
+        let peer = head.extensions.get::<Self>().copied();
+        #[cfg(feature = "axum")]
+        let peer = peer.or_else(|| {
+            let info = head
+                .extensions
+                .get::<axum::extract::ConnectInfo<SocketAddr>>()?;
+            Some(Self::new(info.0))
+        });
+        peer
+    }
+}
+
+/// The client: who sent the request, once trusted proxies are seen through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct Client {
+    ip: Option<IpAddr>,
+    secure: bool,
+}
+
+impl Client {
+    /// A client at `ip` (`None`: on this host, without an address), over HTTPS or not.
+    pub fn new(ip: Option<IpAddr>, secure: bool) -> Self {
+        Self {
+            ip: ip.map(|ip| ip.to_canonical()),
+            secure,
+        }
+    }
+
+    /// The client's canonical address; `None` for a peer without one.
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        self.ip
+    }
+
+    /// Whether the client speaks HTTPS, to this server or to a trusted proxy.
+    #[must_use]
+    pub const fn is_secure(self) -> bool {
+        self.secure
+    }
+
+    /// The client that an outer layer found, or else the connection's peer; `None` when neither is
+    /// known.
+    #[must_use]
+    pub fn of(head: Head<'_>) -> Option<Self> {
+        head.extensions
+            .get::<Self>()
+            .copied()
+            .or_else(|| Peer::of(head).map(Self::from))
+    }
+}
+
+impl From<Peer> for Client {
+    fn from(peer: Peer) -> Self {
+        Self {
+            ip: peer.ip(),
+            secure: peer.tls,
+        }
+    }
+}
+
+/// Leaves `peer` with every request of one connection. For a plain accept loop.
+///
+/// ```
+/// use portcullis::client::{Peer, with_peer};
+/// # async fn serve(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+/// # let service = tower::service_fn(async |_: http::Request<()>| Ok::<_, std::io::Error>(()));
+/// loop {
+///     let (stream, addr) = listener.accept().await?;
+///     let service = with_peer(service.clone(), Peer::new(addr));
+///     // serve `stream` with `service`
+/// #   drop((stream, service));
+/// }
+/// # }
+/// ```
+pub fn with_peer<S>(inner: S, peer: Peer) -> WithPeer<S> {
+    WithPeer { inner, peer }
+}
+
+/// The service that [`with_peer`] makes.
+#[derive(Clone, Debug)]
+pub struct WithPeer<S> {
+    inner: S,
+    peer: Peer,
+}
+
+impl<S, A> Service<Request<A>> for WithPeer<S>
+where
+    S: Service<Request<A>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<A>) -> S::Future {
+        request.extensions_mut().insert(self.peer);
+        self.inner.call(request)
+    }
+}

@@ -1,0 +1,148 @@
+//! What every gate of a service shares: a clock, a place for events, a look for refusals.
+
+use std::{fmt, sync::Arc};
+
+use http::{Request, Response};
+
+use crate::{
+    body::RejectionBody,
+    client::Client,
+    event::{EventSink, Events, SecurityEvent, TracingSink},
+    head::Head,
+    identity::Identity,
+    rejection::{ProblemDetails, Rejection, Render, WireForm},
+    time::{Clock, Monotonic, SystemClock, UnixMillis},
+};
+
+/// The clock, the event sinks and the renderer of refusals. Cheap to clone; one for a service.
+///
+/// By default: the host's clocks, events as `tracing` lines of target `portcullis::security`, and
+/// refusals as RFC 9457 problem details. Every layer takes one by `with_context`.
+///
+/// ```
+/// use portcullis::{Context, time::ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let context = Context::new().with_clock(clock.clone());
+/// assert_eq!(context.wall(), portcullis::time::Clock::wall(&clock));
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    clock: Arc<dyn Clock>,
+    events: Arc<Events>,
+    render: Arc<dyn Render>,
+}
+
+impl Context {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                clock: Arc::new(SystemClock::new()),
+                events: Arc::new(Events::new(Arc::new(TracingSink))),
+                render: Arc::new(ProblemDetails),
+            }),
+        }
+    }
+
+    /// Reads time from `clock`.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.with(|inner| inner.clock = Arc::new(clock))
+    }
+
+    /// Sends events to `sink` alone.
+    #[must_use]
+    pub fn with_events(self, sink: impl EventSink) -> Self {
+        self.with(|inner| inner.events = Arc::new(Events::new(Arc::new(sink))))
+    }
+
+    /// Renders refusals by `render`.
+    #[must_use]
+    pub fn with_render(self, render: impl Render) -> Self {
+        self.with(|inner| inner.render = Arc::new(render))
+    }
+
+    /// Time that only moves forward.
+    #[must_use]
+    pub fn monotonic(&self) -> Monotonic {
+        self.inner.clock.monotonic()
+    }
+
+    /// Unix time.
+    #[must_use]
+    pub fn wall(&self) -> UnixMillis {
+        self.inner.clock.wall()
+    }
+
+    /// The clock itself.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// Counts and sends an event; repeats of one refusal and client within 10 s become one line.
+    pub fn emit(&self, event: SecurityEvent) {
+        self.inner.events.emit(event, self.inner.clock.monotonic());
+    }
+
+    /// The answer to a refused request, with the event sent.
+    #[must_use]
+    pub fn refuse<A, B: RejectionBody>(
+        &self,
+        request: &Request<A>,
+        rejection: Rejection,
+    ) -> Response<B> {
+        self.report(Head::of(request), &rejection);
+        self.render(rejection, WireForm::of(Head::of(request)))
+    }
+
+    /// Sends the event of a refusal without answering it.
+    pub(crate) fn report(&self, head: Head<'_>, rejection: &Rejection) {
+        let mut event =
+            SecurityEvent::new(rejection.event()).with_rule(rejection.gate(), rejection.reason());
+        if let Some(client) = Client::of(head) {
+            event = event.with_client(client.ip());
+        }
+        if let Some(identity) = head.extensions.get::<Identity>() {
+            event = event.with_subject(identity.subject());
+        }
+        self.emit(event);
+    }
+
+    /// The answer alone, for a gate that reported the refusal when it still had the request.
+    pub(crate) fn render<B: RejectionBody>(
+        &self,
+        rejection: Rejection,
+        form: WireForm,
+    ) -> Response<B> {
+        rejection
+            .respond(&*self.inner.render, form)
+            .map(B::from_bytes)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("clock", &self.inner.clock)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,349 @@
+//! Access tokens that no longer count, although their signature and time still hold.
+//!
+//! An access token lives minutes and is checked without a store; the deny list is what makes a
+//! logout felt at once. It holds sessions, single tokens and subjects, is bounded, and never opens:
+//! when it is full it drops its oldest entries and refuses every token issued before them (whose
+//! holders refresh and go on).
+//!
+//! Deployment caveat: it is one process's memory. After a restart it must be filled from the
+//! session store before it answers ([`DenyList::pending`]); with sessions that do not outlive the
+//! process, every token from before the start is refused ([`DenyList::since_start`]).
+//!
+//! ```
+//! use portcullis::{Context, DenyList, deny_list::DenyKeys};
+//! use std::time::Duration;
+//!
+//! let context = Context::new();
+//! let deny_list = DenyList::since_start(&context, Duration::from_secs(900));
+//! let token = DenyKeys::new("user-1").with_session("s1");
+//! let issued_at = context.wall().as_secs() + 1;
+//! assert!(deny_list.check(&token, issued_at).is_ok());
+//! deny_list.deny_session("s1");
+//! assert!(deny_list.check(&token, issued_at).is_err());
+//! ```
+
+use std::{
+    collections::{HashMap, VecDeque},
+    error, fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    context::Context,
+    keyed::{Domain, digest},
+    time::UnixMillis,
+};
+
+/// A handle on a deny list; clones share it.
+#[derive(Clone)]
+pub struct DenyList {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: Context,
+    keep: Duration,
+    capacity: usize,
+    ready: AtomicBool,
+    /// Tokens issued before this second are refused, whoever holds them.
+    minimum: AtomicI64,
+    entries: AtomicUsize,
+    table: RwLock<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// For a session or token the value is not looked at; for a subject, tokens issued up to and
+    /// including that second are refused.
+    denied: HashMap<u128, Denial>,
+    order: VecDeque<(UnixMillis, u128)>,
+}
+
+#[derive(Clone, Copy)]
+struct Denial {
+    at: UnixMillis,
+    issued_until: i64,
+}
+
+/// What identifies a token to the deny list. Made once for a token and kept with it: a check is
+/// then a few table look-ups.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct DenyKeys {
+    subject: u128,
+    session: Option<u128>,
+    token: Option<u128>,
+}
+
+impl DenyKeys {
+    /// A token of `subject`.
+    pub fn new(subject: &str) -> Self {
+        Self {
+            subject: digest(Domain::Subject, subject.as_bytes()),
+            session: None,
+            token: None,
+        }
+    }
+
+    /// Adds the token's session (`sid`).
+    pub fn with_session(mut self, session: &str) -> Self {
+        self.session = Some(digest(Domain::Session, session.as_bytes()));
+        self
+    }
+
+    /// Adds the token's own id (`jti`).
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(digest(Domain::Token, token.as_bytes()));
+        self
+    }
+}
+
+/// Why a token does not count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// Its session, its subject or itself was denied, or it is older than what is remembered: 401.
+    Revoked,
+    /// The list has not been filled yet, so nothing can be said: 503.
+    NotReady,
+}
+
+impl DenyList {
+    /// A list for sessions that do not outlive the process: what was issued before now is refused.
+    ///
+    /// `keep` is the longest life that an access token may have, leeway included; at least a
+    /// minute is added.
+    #[must_use]
+    pub fn since_start(context: &Context, keep: Duration) -> Self {
+        let list = Self::pending(context, keep);
+        list.inner
+            .minimum
+            .store(second_after(context.wall()), Ordering::Release);
+        list.set_ready();
+        list
+    }
+
+    /// A list that answers [`Denied::NotReady`] until it has been filled and
+    /// [`set_ready`](Self::set_ready) is called.
+    #[must_use]
+    pub fn pending(context: &Context, keep: Duration) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                context: context.clone(),
+                keep: keep.saturating_add(MARGIN),
+                capacity: CAPACITY,
+                ready: AtomicBool::new(false),
+                minimum: AtomicI64::new(i64::MIN),
+                entries: AtomicUsize::new(0),
+                table: RwLock::default(),
+            }),
+        }
+    }
+
+    /// From now on the list answers.
+    pub fn set_ready(&self) {
+        self.inner.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether the list answers.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Denies every token of a session. Session ids never come back, so no time is needed.
+    pub fn deny_session(&self, session: &str) {
+        self.deny(digest(Domain::Session, session.as_bytes()), i64::MAX);
+    }
+
+    /// Denies one token by its id (`jti`).
+    pub fn deny_token(&self, token: &str) {
+        self.deny(digest(Domain::Token, token.as_bytes()), i64::MAX);
+    }
+
+    /// Denies every token of a subject that was issued up to now.
+    pub fn deny_subject(&self, subject: &str) {
+        let now = self.inner.context.wall().as_secs();
+        self.deny(digest(Domain::Subject, subject.as_bytes()), now);
+    }
+
+    /// Whether a token issued at `issued_at` (seconds, its `iat`) still counts.
+    ///
+    /// # Errors
+    /// [`Denied`], with how to answer.
+    pub fn check(&self, token: &DenyKeys, issued_at: i64) -> Result<(), Denied> {
+        let inner = &*self.inner;
+        if !self.is_ready() {
+            return Err(Denied::NotReady);
+        }
+        if issued_at < inner.minimum.load(Ordering::Acquire) {
+            return Err(Denied::Revoked);
+        }
+        if inner.entries.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let table = inner.table.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = [token.session, token.token, Some(token.subject)];
+        let denied = keys.into_iter().flatten().any(|key| {
+            table
+                .denied
+                .get(&key)
+                .is_some_and(|denial| issued_at <= denial.issued_until)
+        });
+        if denied { Err(Denied::Revoked) } else { Ok(()) }
+    }
+
+    /// The earliest `iat` that a new token of `subject` may carry and still count.
+    ///
+    /// A token made in the second of a denial must say that it came after.
+    #[must_use]
+    pub fn earliest_issue(&self, subject: &str) -> i64 {
+        let inner = &*self.inner;
+        let key = digest(Domain::Subject, subject.as_bytes());
+        let table = inner.table.read().unwrap_or_else(PoisonError::into_inner);
+        let after = table
+            .denied
+            .get(&key)
+            .map_or(i64::MIN, |denial| denial.issued_until.saturating_add(1));
+        after.max(inner.minimum.load(Ordering::Acquire))
+    }
+
+    /// How many entries the list holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.entries.load(Ordering::Acquire)
+    }
+
+    /// Whether the list holds no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn deny(&self, key: u128, issued_until: i64) {
+        let inner = &*self.inner;
+        let now = inner.context.wall();
+        let mut table = inner.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.denied.insert(
+            key,
+            Denial {
+                at: now,
+                issued_until,
+            },
+        );
+        table.order.push_back((now, key));
+        while let Some(&(at, key)) = table.order.front() {
+            let expired = now.saturating_since(at) > inner.keep;
+            if !expired && table.order.len() <= inner.capacity {
+                break;
+            }
+            table.order.pop_front();
+            // A key denied again has a later place in the order.
+            if table.denied.get(&key).is_some_and(|denial| denial.at == at) {
+                table.denied.remove(&key);
+                if !expired {
+                    inner.minimum.fetch_max(second_after(at), Ordering::AcqRel);
+                }
+            }
+        }
+        inner.entries.store(table.denied.len(), Ordering::Release);
+    }
+}
+
+impl fmt::Debug for DenyList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DenyList")
+            .field("entries", &self.len())
+            .field("ready", &self.is_ready())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Revoked => "the token was revoked",
+            Self::NotReady => "the deny list is not filled yet",
+        })
+    }
+}
+
+impl error::Error for Denied {}
+
+/// The first whole second that is certainly later than `at`: an `iat` has no finer grain.
+fn second_after(at: UnixMillis) -> i64 {
+    at.as_secs().saturating_add(1)
+}
+
+const MARGIN: Duration = Duration::from_secs(60);
+const CAPACITY: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{Clock as _, ManualClock};
+
+    const QUARTER: Duration = Duration::from_secs(900);
+
+    fn list(capacity: usize) -> (ManualClock, DenyList) {
+        let clock = ManualClock::new();
+        let context = Context::new().with_clock(clock.clone());
+        let mut list = DenyList::pending(&context, QUARTER);
+        Arc::get_mut(&mut list.inner).unwrap().capacity = capacity;
+        list.set_ready();
+        (clock, list)
+    }
+
+    #[test]
+    fn an_unfilled_list_says_so() {
+        let list = DenyList::pending(&Context::new(), QUARTER);
+        assert_eq!(list.check(&DenyKeys::new("u"), 0), Err(Denied::NotReady));
+    }
+
+    #[test]
+    fn a_subject_is_denied_up_to_the_second_and_not_after() {
+        let (clock, list) = list(10);
+        let now = clock.wall().as_secs();
+        list.deny_subject("u");
+        let keys = DenyKeys::new("u").with_session("s").with_token("t");
+        assert_eq!(list.check(&keys, now), Err(Denied::Revoked));
+        assert_eq!(list.earliest_issue("u"), now + 1);
+        assert_eq!(list.check(&keys, now + 1), Ok(()));
+        assert_eq!(list.check(&DenyKeys::new("v"), now), Ok(()));
+    }
+
+    #[test]
+    fn entries_leave_when_no_token_can_need_them() {
+        let (clock, list) = list(10);
+        let keys = DenyKeys::new("u").with_session("s");
+        list.deny_session("s");
+        clock.advance(QUARTER + MARGIN);
+        list.deny_token("t");
+        assert!(list.check(&keys, i64::MAX).is_err());
+        clock.advance(Duration::from_secs(1));
+        list.deny_token("t2");
+        assert_eq!(list.len(), 2);
+    }
+
+    #[test]
+    fn a_full_list_refuses_more_and_never_less() {
+        let (clock, list) = list(3);
+        for session in ["a", "b", "c", "d", "e"] {
+            list.deny_session(session);
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(list.len(), 3);
+        let start = clock.wall().as_secs() - 5;
+        for session in ["a", "b", "c", "d", "e"] {
+            let keys = DenyKeys::new("u").with_session(session);
+            assert_eq!(list.check(&keys, start), Err(Denied::Revoked), "{session}");
+        }
+        let other = DenyKeys::new("u").with_session("f");
+        assert_eq!(list.check(&other, start), Err(Denied::Revoked));
+        assert_eq!(list.check(&other, start + 2), Ok(()));
+    }
+}

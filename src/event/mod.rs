@@ -1,0 +1,31 @@
+//! Security events: what happened, in the names of the OWASP Logging Vocabulary.
+//!
+//! Every gate sends a [`SecurityEvent`] through its [`Context`](crate::Context) to an
+//! [`EventSink`]. The sink [counts](EventSink::count) each one exactly; lines are
+//! [recorded](EventSink::record) with repeats folded: refusals of one kind, rule and client within
+//! 10 s become one line with a count, so that an attacker does not own the log. No event holds a
+//! token, a digest, a password or a key.
+//!
+//! Deployment caveat: a sink runs on the request's thread and must not block.
+//!
+//! ```
+//! use portcullis::{Context, event::{EventKind, SecurityEvent}};
+//!
+//! let context = Context::new().with_events(|event: &SecurityEvent| {
+//!     eprintln!("{} x{}", event.kind().as_str(), event.repeats());
+//! });
+//! context.emit(SecurityEvent::new(EventKind::AuthnLoginSuccess).with_subject("user-1"));
+//! ```
+
+mod fold;
+mod kind;
+pub mod metric;
+mod sink;
+mod text;
+
+pub(crate) use self::fold::Events;
+pub use self::{
+    kind::{EventKind, Severity},
+    sink::{EventSink, SecurityEvent, TracingSink},
+    text::Printable,
+};

@@ -1,0 +1,134 @@
+//! The future of every gate that decides at once, and the bounded drain of a refused request.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response, Version, header::EXPECT};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// The answer of a gate: the inner service's, or the gate's own refusal.
+    ///
+    /// A refusal first drains what is left of an unfinished HTTP/1 request body, at most 256 KiB
+    /// and 500 ms: closing a connection under a client that is still sending resets it, and the
+    /// client never sees the answer. A request with `Expect: 100-continue` is not drained, since
+    /// its client waits for the answer, nor is one of HTTP/2, which has streams for that.
+    pub struct ResponseFuture<F, B> {
+        #[pin]
+        state: State<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, B> {
+        Admitted { #[pin] inner: F },
+        Refused { refusal: Refusal<B> },
+    }
+}
+
+impl<F, B> ResponseFuture<F, B> {
+    /// The inner service answers.
+    pub fn admitted(inner: F) -> Self {
+        Self {
+            state: State::Admitted { inner },
+        }
+    }
+
+    /// The gate answers `response` to `request`.
+    pub fn refused<A>(request: Request<A>, response: Response<B>) -> Self
+    where
+        A: Body + Send + 'static,
+    {
+        Self {
+            state: State::Refused {
+                refusal: Refusal::new(request, response),
+            },
+        }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Admitted { inner } => inner.poll(cx),
+            StateProjection::Refused { refusal } => refusal.poll(cx).map(Ok),
+        }
+    }
+}
+
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+/// A refusal that waits for its drain. For gates whose future has more states than
+/// [`ResponseFuture`].
+pub(crate) struct Refusal<B> {
+    response: Option<Response<B>>,
+    drain: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<B> Refusal<B> {
+    pub(crate) fn new<A>(request: Request<A>, response: Response<B>) -> Self
+    where
+        A: Body + Send + 'static,
+    {
+        Self {
+            response: Some(response),
+            drain: drain(request),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<B>> {
+        if let Some(drain) = &mut self.drain {
+            std::task::ready!(drain.as_mut().poll(cx));
+            self.drain = None;
+        }
+        Poll::Ready(self.response.take().expect("polled after completion"))
+    }
+}
+
+/// Reads a refused request's body to a bound, so that its client reads the answer.
+pub(crate) fn drain<A>(request: Request<A>) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>>
+where
+    A: Body + Send + 'static,
+{
+    let unfinished = !request.body().is_end_stream();
+    let http1 = request.version() < Version::HTTP_2;
+    let waits = request.headers().contains_key(EXPECT);
+    // Without a runtime there is no timer to bound the drain, and no socket to protect.
+    let runtime = tokio::runtime::Handle::try_current().is_ok();
+    if !unfinished || !http1 || waits || !runtime {
+        return None;
+    }
+    Some(Box::pin(async move {
+        let mut body = Box::pin(request.into_body());
+        let read = async {
+            let mut left = DRAIN_BYTES;
+            while let Some(Ok(frame)) = body.frame().await {
+                let bytes = frame.data_ref().map_or(0, bytes::Buf::remaining);
+                match left.checked_sub(bytes) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIME, read).await;
+    }))
+}
+
+const DRAIN_BYTES: usize = 256 * 1024;
+const DRAIN_TIME: Duration = Duration::from_millis(500);

@@ -1,0 +1,47 @@
+#![doc = "portcullis"]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod authorize;
+pub mod body;
+pub mod body_limit;
+pub mod client;
+mod context;
+pub mod deny_list;
+mod error;
+pub mod event;
+pub mod future;
+pub mod guarded;
+mod head;
+#[cfg(feature = "headers")]
+pub mod headers;
+mod identity;
+#[cfg(feature = "jwt")]
+pub mod jwt;
+mod keyed;
+#[cfg(feature = "password")]
+pub mod password;
+#[cfg(feature = "rate-limit")]
+pub mod rate_limit;
+#[cfg(feature = "refresh-token")]
+pub mod refresh_token;
+pub mod rejection;
+pub mod secret;
+#[cfg(all(feature = "jwt", feature = "refresh-token"))]
+pub mod session;
+pub mod stack;
+pub mod time;
+#[cfg(feature = "upload")]
+pub mod upload;
+
+pub use self::{
+    body::{OwnBodyLayer, RejectionBody, ResponseBody},
+    client::{Client, ClientLayer, Peer, TrustedProxies},
+    context::Context,
+    deny_list::DenyList,
+    error::ConfigError,
+    future::ResponseFuture,
+    head::Head,
+    identity::{Identity, IdentityKind},
+    rejection::{Rejection, RejectionKind, Render, WireForm},
+    secret::Secret,
+};

@@ -1,1 +1,5 @@
-//! stack
+//! The whole: settings.
+
+mod settings;
+
+pub use self::settings::{AppEnv, Settings, SettingsError};

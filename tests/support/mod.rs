@@ -1,0 +1,4 @@
+//! What several test files share.
+#![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
+
+pub mod probe;

@@ -263,6 +263,16 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
+/// The default answer over HTTP, for what refuses outside a gate: extractors and handlers. A gate
+/// answers through its [`Context`](crate::Context), which also sends the event.
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for Rejection {
+    fn into_response(self) -> axum::response::Response {
+        self.respond(&ProblemDetails, WireForm::Http)
+            .map(axum::body::Body::from)
+    }
+}
+
 /// The form in which a client understands a refusal. It is read off the request before the request
 /// is given away.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

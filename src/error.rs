@@ -14,7 +14,6 @@ use std::{borrow::Cow, error, fmt};
 /// assert!(!error.to_string().contains("hunter2"));
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[must_use]
 pub struct ConfigError {
     setting: Cow<'static, str>,
     problem: Cow<'static, str>,

@@ -20,6 +20,8 @@ pub mod jwt;
 mod keyed;
 #[cfg(feature = "password")]
 pub mod password;
+#[cfg(feature = "axum")]
+pub mod problem;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
 #[cfg(feature = "refresh-token")]

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every check: format, lints, each feature alone, tests, doc
+# tests, documentation, examples. Works from a fresh clone; leaves nothing running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+main() {
+    step "what is missing" install_missing
+    step "format" cargo fmt --all --check
+    step "lints, all features" cargo clippy --locked --all-features --all-targets -- -D warnings
+    step "lints, no feature" feature_lints ""
+    for feature in $(features); do
+        step "lints, $feature alone" feature_lints "$feature"
+    done
+    step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
+    step "examples" cargo build --locked --all-features --examples
+    step "tests" run_tests
+    step "doc tests" cargo test --locked --all-features --doc
+    echo "all checks passed in ${SECONDS} s"
+}
+
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name"
+    "$@"
+    echo "== $name: $((SECONDS - start)) s"
+}
+
+# The features of Cargo.toml, without `default` and the backends that need a gate to mean anything.
+features() {
+    sed -n '/^\[features\]/,/^\[/s/^\([a-z0-9-]*\) = .*/\1/p' Cargo.toml | grep -v '^default$'
+}
+
+feature_lints() {
+    cargo clippy --locked --quiet --no-default-features --features "$1" --lib -- -D warnings
+}
+
+run_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked --all-features
+    else
+        cargo test --locked --all-features --lib --bins --tests
+    fi
+}
+
+install_missing() {
+    local packages=()
+    command -v cc >/dev/null || packages+=(build-essential)
+    command -v chromium >/dev/null || packages+=(chromium)
+    if ((${#packages[@]})); then
+        as_root apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    fi
+    export PORTCULLIS_TEST_CHROMIUM
+    PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
+}
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+main

@@ -2,3 +2,4 @@
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
 pub mod probe;
+pub mod server;

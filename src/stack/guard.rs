@@ -1,0 +1,390 @@
+//! A guard: what stands around a route.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::security_stack::Parts;
+#[cfg(feature = "jwt")]
+use crate::jwt::Authenticate;
+#[cfg(feature = "rate-limit")]
+use crate::rate_limit::{Admitted, RateLimitLayer};
+#[cfg(feature = "upload")]
+use crate::upload::UploadPolicy;
+use crate::{
+    authorize::RequireScopeLayer,
+    body::RejectionBody,
+    body_limit::Limit,
+    context::Context,
+    error::ConfigError,
+    guarded::{self, BoxError, GuardedBody, GuardedFuture, Racer},
+    head::Head,
+    rejection::Rejection,
+};
+
+/// What a route asks of a request before its handler runs.
+///
+/// Whatever the order in which it is written, the order in which it is asked is: limits by client,
+/// the body's stated size, authentication, limits by identity, scopes, the upload's head; the body
+/// itself is watched while the handler reads it. A route takes at most 16 KiB of body within 10 s
+/// unless its guard says otherwise.
+///
+/// ```
+/// use portcullis::stack::Guard;
+///
+/// let guard = Guard::new().limit("model").authenticate().scope("model").body(256 * 1024);
+/// # drop(guard);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Guard {
+    limits: Vec<Box<str>>,
+    authenticate: bool,
+    scopes: Vec<Box<str>>,
+    body: BodyRule,
+}
+
+#[derive(Clone, Debug)]
+enum BodyRule {
+    Limited(Limit),
+    #[cfg(feature = "upload")]
+    Upload(UploadPolicy),
+}
+
+impl Guard {
+    /// A guard that only bounds the body.
+    pub fn new() -> Self {
+        let mut limit = Limit::new(BODY_BYTES);
+        limit.total = BODY_TIME;
+        Self {
+            limits: Vec::new(),
+            authenticate: false,
+            scopes: Vec::new(),
+            body: BodyRule::Limited(limit),
+        }
+    }
+
+    /// Charges the stack's policy of this name; several are charged together or not at all.
+    pub fn limit(mut self, policy: impl Into<Box<str>>) -> Self {
+        self.limits.push(policy.into());
+        self
+    }
+
+    /// Admits only callers whom the stack's authentication knows.
+    pub fn authenticate(mut self) -> Self {
+        self.authenticate = true;
+        self
+    }
+
+    /// Admits only callers who hold `scope`, and authenticates them.
+    pub fn scope(mut self, scope: impl Into<Box<str>>) -> Self {
+        self.scopes.push(scope.into());
+        self.authenticate()
+    }
+
+    /// Takes at most `max_bytes` of body, within 10 s.
+    pub fn body(self, max_bytes: u64) -> Self {
+        self.body_within(max_bytes, BODY_TIME)
+    }
+
+    /// Takes at most `max_bytes` of body, within `deadline`.
+    pub fn body_within(mut self, max_bytes: u64, deadline: Duration) -> Self {
+        let mut limit = Limit::new(max_bytes);
+        limit.total = deadline;
+        self.body = BodyRule::Limited(limit);
+        self
+    }
+
+    /// Takes uploads that `policy` admits, and no other body.
+    #[cfg(feature = "upload")]
+    pub fn upload(mut self, policy: UploadPolicy) -> Self {
+        self.body = BodyRule::Upload(policy);
+        self
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The layer that a [`Guard`] becomes. Made by [`SecurityStack::route`](super::SecurityStack::route).
+///
+/// Without a router, [`select`](Self::select) picks the guard of each request.
+#[derive(Clone)]
+#[must_use]
+pub struct GuardLayer {
+    choice: Choice,
+}
+
+#[derive(Clone)]
+enum Choice {
+    One(Arc<Route>),
+    Select(Arc<dyn Fn(Head<'_>) -> GuardLayer + Send + Sync>),
+}
+
+/// A guard with the parts that it asks.
+struct Route {
+    context: Context,
+    #[cfg(feature = "rate-limit")]
+    by_client: Option<RateLimitLayer>,
+    #[cfg(feature = "rate-limit")]
+    by_identity: Option<RateLimitLayer>,
+    #[cfg(feature = "jwt")]
+    authentication: Option<Arc<dyn Authenticate>>,
+    scopes: Option<RequireScopeLayer>,
+    body: BodyRule,
+}
+
+impl GuardLayer {
+    pub(super) fn new(parts: &Parts, guard: Guard) -> Result<Self, ConfigError> {
+        #[cfg(feature = "rate-limit")]
+        let (by_client, by_identity) = limits(parts, &guard.limits)?;
+        #[cfg(not(feature = "rate-limit"))]
+        if !guard.limits.is_empty() {
+            return Err(missing("limits"));
+        }
+        #[cfg(feature = "jwt")]
+        let authentication = match (guard.authenticate, &parts.authentication) {
+            (false, _) => None,
+            (true, Some(authentication)) => Some(Arc::clone(authentication)),
+            (true, None) => return Err(missing("authentication")),
+        };
+        #[cfg(not(feature = "jwt"))]
+        if guard.authenticate {
+            return Err(missing("authentication"));
+        }
+        let scopes = match guard.scopes.is_empty() {
+            true => None,
+            false => Some(
+                RequireScopeLayer::all(guard.scopes)?.with_context(parts.context.clone()),
+            ),
+        };
+        Ok(Self {
+            choice: Choice::One(Arc::new(Route {
+                context: parts.context.clone(),
+                #[cfg(feature = "rate-limit")]
+                by_client,
+                #[cfg(feature = "rate-limit")]
+                by_identity,
+                #[cfg(feature = "jwt")]
+                authentication,
+                scopes,
+                body: guard.body,
+            })),
+        })
+    }
+
+    /// A layer that stands around the whole service and picks each request's guard.
+    ///
+    /// ```
+    /// use portcullis::{Context, stack::{Guard, GuardLayer, SecurityStack}};
+    ///
+    /// let stack = SecurityStack::new(Context::new());
+    /// let small = stack.route(Guard::new().body(1024))?;
+    /// let large = stack.route(Guard::new().body(1024 * 1024))?;
+    /// let layer = GuardLayer::select(move |head| match head.uri.path() {
+    ///     "/import" => large.clone(),
+    ///     _ => small.clone(),
+    /// });
+    /// # drop(layer);
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn select<F>(pick: F) -> Self
+    where
+        F: Fn(Head<'_>) -> GuardLayer + Send + Sync + 'static,
+    {
+        Self {
+            choice: Choice::Select(Arc::new(pick)),
+        }
+    }
+
+    fn pick(&self, head: Head<'_>) -> Arc<Route> {
+        let mut picked = self.clone();
+        loop {
+            picked = match picked.choice {
+                Choice::One(route) => return route,
+                Choice::Select(pick) => pick(head),
+            };
+        }
+    }
+}
+
+impl fmt::Debug for GuardLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardLayer").finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// The service that [`GuardLayer`] makes. The inner service gets its body as a [`GuardedBody`].
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    layer: GuardLayer,
+}
+
+impl<S, A, B> Service<Request<A>> for Guarded<S>
+where
+    S: Service<Request<GuardedBody<A>>, Response = Response<B>>,
+    A: Body<Data = Bytes> + Send + 'static,
+    A::Error: Into<BoxError>,
+    B: RejectionBody,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = GuardFuture<S::Future, B>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+        let route = self.layer.pick(Head::of(&request));
+        let mut charged = Charged::default();
+        let inner = match route.admit(&mut request, &mut charged) {
+            Ok(()) => match route.watch(request) {
+                Ok((request, racer)) => {
+                    let inner = self.inner.call(request);
+                    match racer {
+                        Some(racer) => GuardedFuture::watched(inner, racer),
+                        None => GuardedFuture::open(inner),
+                    }
+                }
+                Err((request, rejection)) => route.refuse(request, rejection),
+            },
+            Err(rejection) => route.refuse(request, rejection),
+        };
+        GuardFuture { inner, charged }
+    }
+}
+
+impl Route {
+    /// Everything that the request's head decides.
+    fn admit<A: Body>(&self, request: &mut Request<A>, charged: &mut Charged) -> Result<(), Rejection> {
+        #[cfg(feature = "rate-limit")]
+        if let Some(limits) = &self.by_client {
+            let now = self.context.monotonic();
+            charged.by_client = Some(limits.decide(Head::of(request), now)?);
+        }
+        if let BodyRule::Limited(limit) = &self.body {
+            limit.decide(Head::of(request), &request.body().size_hint())?;
+        }
+        #[cfg(feature = "jwt")]
+        if let Some(authentication) = &self.authentication
+            && let Some(grant) = authentication.authenticate(Head::of(request))?
+        {
+            grant.insert(request.extensions_mut());
+        }
+        #[cfg(feature = "rate-limit")]
+        if let Some(limits) = &self.by_identity {
+            let now = self.context.monotonic();
+            charged.by_identity = Some(limits.decide(Head::of(request), now)?);
+        }
+        if let Some(scopes) = &self.scopes {
+            scopes.decide(Head::of(request))?;
+        }
+        let _ = charged;
+        Ok(())
+    }
+
+    fn refuse<F, A, B>(&self, request: Request<A>, rejection: Rejection) -> GuardedFuture<F, B>
+    where
+        A: Body + Send + 'static,
+        B: RejectionBody,
+    {
+        let response = self.context.refuse(&request, rejection);
+        GuardedFuture::refused(request, response)
+    }
+}
+
+#[cfg(feature = "rate-limit")]
+type Limits = (Option<RateLimitLayer>, Option<RateLimitLayer>);
+
+/// The named policies, those that need no identity first.
+#[cfg(feature = "rate-limit")]
+fn limits(parts: &Parts, names: &[Box<str>]) -> Result<Limits, ConfigError> {
+    if names.is_empty() {
+        return Ok((None, None));
+    }
+    let limits = parts.limits.as_ref().ok_or_else(|| missing("limits"))?;
+    let named = limits.only(names.iter().map(AsRef::as_ref))?;
+    Ok(named.around_authentication())
+}
+
+fn missing(part: &'static str) -> ConfigError {
+    ConfigError::new("guard", format!("asks for {part}, which the stack does not have"))
+}
+
+/// What the request was charged, and so what its answer says.
+#[derive(Default)]
+struct Charged {
+    #[cfg(feature = "rate-limit")]
+    by_client: Option<Admitted>,
+    #[cfg(feature = "rate-limit")]
+    by_identity: Option<Admitted>,
+}
+
+pin_project! {
+    /// The future of [`Guarded`].
+    pub struct GuardFuture<F, B> {
+        #[pin]
+        inner: GuardedFuture<F, B>,
+        charged: Charged,
+    }
+}
+
+impl<F, B, E> Future for GuardFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: RejectionBody,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        #[allow(unused_mut, reason = "only limits change it")]
+        let mut answer = ready!(this.inner.poll(cx));
+        #[cfg(feature = "rate-limit")]
+        if let Ok(response) = &mut answer {
+            let charged = [this.charged.by_client.take(), this.charged.by_identity.take()];
+            for admitted in charged.into_iter().flatten() {
+                admitted.apply(response.headers_mut());
+            }
+        }
+        #[cfg(not(feature = "rate-limit"))]
+        let _ = this.charged;
+        Poll::Ready(answer)
+    }
+}
+
+impl<F, B> fmt::Debug for GuardFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardFuture").finish_non_exhaustive()
+    }
+}
+
+const BODY_BYTES: u64 = 16 * 1024;
+const BODY_TIME: Duration = Duration::from_secs(10);

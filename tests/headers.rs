@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{
@@ -106,7 +107,7 @@ async fn helmet_is_sent_value_for_value() {
     );
 }
 
-const PERMISSIONS: &str = "accelerometer=(), autoplay=(), bluetooth=(), browsing-topics=(), \
+const PERMISSIONS: &str = "accelerometer=(), autoplay=(), browsing-topics=(), \
     camera=(), clipboard-read=(), display-capture=(), encrypted-media=(), geolocation=(), \
     gyroscope=(), hid=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), \
     midi=(), payment=(), serial=(), usb=(), window-management=(), xr-spatial-tracking=()";
@@ -573,6 +574,33 @@ async fn a_service_error_passes() {
     }));
     let error = service.oneshot(Request::new(())).await.unwrap_err();
     assert_eq!(error.to_string(), "down");
+}
+
+#[test]
+fn an_empty_answer_costs_two_allocations() {
+    let allocations = |headers: SecurityHeaders, handler: fn(Request<()>) -> Response<Body>| {
+        let inner =
+            service_fn(move |request| std::future::ready(Ok::<_, Infallible>(handler(request))));
+        let mut service = SecurityHeadersLayer::new(headers).layer(inner);
+        let mut request = Some(secure());
+        let mut response = None;
+        let taken = allocation_counter::measure(|| {
+            response = service.call(request.take().unwrap()).now_or_never();
+        });
+        assert!(response.is_some());
+        taken.count_total
+    };
+    let empty = |_| Response::new(Body::default());
+    assert_eq!(allocations(SecurityHeaders::api(), empty), 2);
+    assert_eq!(allocations(SecurityHeaders::helmet(), empty), 2);
+    // The nonce and its place among the request's extensions.
+    assert_eq!(allocations(SecurityHeaders::new(), empty), 4);
+    // Beside the handler's own three: the nonce and its place, the map, room in it, the policy.
+    let page = |request: Request<()>| {
+        let _ = request.extensions().get::<CspNonce>().map(CspNonce::as_str);
+        of_type("text/html")
+    };
+    assert_eq!(allocations(SecurityHeaders::new(), page), 3 + 2 + 2 + 1 + 1);
 }
 
 #[test]

@@ -230,10 +230,9 @@ fn is_origin(text: &str) -> bool {
         })
 }
 
-const POWERFUL: [Feature; 21] = [
+const POWERFUL: [Feature; 20] = [
     Feature::ACCELEROMETER,
     Feature::AUTOPLAY,
-    Feature::BLUETOOTH,
     Feature::BROWSING_TOPICS,
     Feature::CAMERA,
     Feature::CLIPBOARD_READ,

@@ -254,6 +254,10 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+
     /// Where `part` stands in `whole`, if it is borrowed from it.
     pub(crate) fn within(whole: &str, part: &str) -> Option<Self> {
         let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;

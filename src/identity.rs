@@ -1,13 +1,14 @@
 //! Who a request comes from, once a gate has proved it.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::time::UnixMillis;
 
 /// An authenticated caller. Every gate that authenticates puts one into the request's extensions;
 /// gates further in, and handlers, read it without knowing which gate it was.
 ///
-/// A clone is a reference count.
+/// A clone is a reference count. With feature `axum` it is an extractor, which answers 401 where no
+/// gate left one.
 ///
 /// ```
 /// use portcullis::{Identity, IdentityKind};
@@ -18,21 +19,26 @@ use crate::time::UnixMillis;
 /// assert!(identity.has_scope("model"));
 /// assert!(!identity.has_scope("admin"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
-    inner: Arc<Inner>,
+    inner: Arc<Parts>,
 }
 
-#[derive(Clone, Debug)]
-struct Inner {
-    kind: IdentityKind,
-    subject: Box<str>,
-    session: Option<Box<str>>,
-    token: Option<Box<str>>,
-    scopes: Vec<Box<str>>,
-    roles: Vec<Box<str>>,
-    auth_time: Option<UnixMillis>,
-    expires_at: Option<UnixMillis>,
+/// What an [`Identity`] is made of, for a gate that holds all of its texts in one already.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) kind: IdentityKind,
+    /// Every text of the identity stands in here: one allocation.
+    pub(crate) text: String,
+    pub(crate) subject: Span,
+    pub(crate) issuer: Option<Span>,
+    pub(crate) session: Option<Span>,
+    pub(crate) token: Option<Span>,
+    /// Lists of scopes, separated by spaces.
+    pub(crate) scopes: Spans,
+    pub(crate) roles: Spans,
+    pub(crate) auth_time: Option<UnixMillis>,
+    pub(crate) expires_at: Option<UnixMillis>,
 }
 
 /// How a caller proved who he is.
@@ -50,43 +56,65 @@ pub enum IdentityKind {
 impl Identity {
     /// The caller `subject`, with nothing else known.
     #[must_use]
-    pub fn new(kind: IdentityKind, subject: impl Into<Box<str>>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                kind,
-                subject: subject.into(),
-                session: None,
-                token: None,
-                scopes: Vec::new(),
-                roles: Vec::new(),
-                auth_time: None,
-                expires_at: None,
-            }),
-        }
+    pub fn new(kind: IdentityKind, subject: impl Into<String>) -> Self {
+        let text = subject.into();
+        let subject = Span {
+            start: 0,
+            end: text.len(),
+        };
+        Self::of_parts(Parts {
+            kind,
+            text,
+            subject,
+            issuer: None,
+            session: None,
+            token: None,
+            scopes: Spans::default(),
+            roles: Spans::default(),
+            auth_time: None,
+            expires_at: None,
+        })
+    }
+
+    /// Adds who vouches for the caller (`iss`). Subjects of two issuers may be alike.
+    #[must_use]
+    pub fn with_issuer(self, issuer: impl AsRef<str>) -> Self {
+        self.with(|inner| inner.issuer = Some(inner.push(issuer.as_ref())))
     }
 
     /// Adds the session that the proof belongs to (`sid`).
     #[must_use]
-    pub fn with_session(self, session: impl Into<Box<str>>) -> Self {
-        self.with(|inner| inner.session = Some(session.into()))
+    pub fn with_session(self, session: impl AsRef<str>) -> Self {
+        self.with(|inner| inner.session = Some(inner.push(session.as_ref())))
     }
 
     /// Adds the id of the proof itself (`jti`, or an API key's id).
     #[must_use]
-    pub fn with_token(self, token: impl Into<Box<str>>) -> Self {
-        self.with(|inner| inner.token = Some(token.into()))
+    pub fn with_token(self, token: impl AsRef<str>) -> Self {
+        self.with(|inner| inner.token = Some(inner.push(token.as_ref())))
     }
 
-    /// Adds what the proof allows.
+    /// Adds what the proof allows. A scope holds no space (RFC 6749 section 3.3): a text with
+    /// spaces in it is a list of scopes.
     #[must_use]
-    pub fn with_scopes<S: Into<Box<str>>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
-        self.with(|inner| inner.scopes.extend(scopes.into_iter().map(Into::into)))
+    pub fn with_scopes<S: AsRef<str>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.with(|inner| {
+            for scope in scopes {
+                let span = inner.push(scope.as_ref());
+                inner.scopes.push(span);
+            }
+        })
     }
 
     /// Adds the roles that the caller holds.
     #[must_use]
-    pub fn with_roles<S: Into<Box<str>>>(self, roles: impl IntoIterator<Item = S>) -> Self {
-        self.with(|inner| inner.roles.extend(roles.into_iter().map(Into::into)))
+    pub fn with_roles<S: AsRef<str>>(self, roles: impl IntoIterator<Item = S>) -> Self {
+        self.with(|inner| {
+            for role in roles {
+                let span = inner.push(role.as_ref());
+                inner.roles.push(span);
+            }
+        })
     }
 
     /// Adds when the caller last proved himself afresh (`auth_time`).
@@ -110,24 +138,35 @@ impl Identity {
     /// The caller's stable id.
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.inner.subject
+        self.inner.text(self.inner.subject)
+    }
+
+    /// Who vouches for the caller, where the proof says so.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.inner.issuer.map(|span| self.inner.text(span))
     }
 
     /// The session's id, where the proof belongs to one.
     #[must_use]
     pub fn session(&self) -> Option<&str> {
-        self.inner.session.as_deref()
+        self.inner.session.map(|span| self.inner.text(span))
     }
 
     /// The id of the proof itself, where it has one.
     #[must_use]
     pub fn token(&self) -> Option<&str> {
-        self.inner.token.as_deref()
+        self.inner.token.map(|span| self.inner.text(span))
     }
 
     /// What the proof allows.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.inner.scopes.iter().map(AsRef::as_ref)
+        self.inner
+            .scopes
+            .as_slice()
+            .iter()
+            .flat_map(|span| self.inner.text(*span).split(' '))
+            .filter(|scope| !scope.is_empty())
     }
 
     /// Whether the proof allows `scope`, compared exactly.
@@ -138,7 +177,11 @@ impl Identity {
 
     /// The roles that the caller holds.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
-        self.inner.roles.iter().map(AsRef::as_ref)
+        self.inner
+            .roles
+            .as_slice()
+            .iter()
+            .map(|span| self.inner.text(*span))
     }
 
     /// Whether the caller holds `role`, compared exactly.
@@ -159,8 +202,154 @@ impl Identity {
         self.inner.expires_at
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+    /// The identity that `parts` make up.
+    pub(crate) fn of_parts(parts: Parts) -> Self {
+        Self {
+            inner: Arc::new(parts),
+        }
+    }
+
+    /// The text that the parts point into.
+    pub(crate) fn text(&self) -> &str {
+        &self.inner.text
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         change(Arc::make_mut(&mut self.inner));
         self
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("kind", &self.kind())
+            .field("subject", &self.subject())
+            .field("session", &self.session())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Adds a text to the end.
+    pub(crate) fn push(&mut self, part: &str) -> Span {
+        let start = self.text.len();
+        self.text.push_str(part);
+        Span {
+            start,
+            end: self.text.len(),
+        }
+    }
+
+    fn text(&self, span: Span) -> &str {
+        &self.text[span.start..span.end]
+    }
+}
+
+/// A part of an identity's text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+
+    /// Where `part` stands in `whole`, if it is borrowed from it.
+    pub(crate) fn within(whole: &str, part: &str) -> Option<Self> {
+        let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+        let end = start.checked_add(part.len())?;
+        (end <= whole.len()).then_some(Self { start, end })
+    }
+}
+
+/// Parts of an identity's text; one needs no allocation.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Spans {
+    #[default]
+    None,
+    One(Span),
+    Many(Vec<Span>),
+}
+
+impl Spans {
+    pub(crate) fn push(&mut self, span: Span) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(span),
+            Self::One(first) => Self::Many(vec![first, span]),
+            Self::Many(mut spans) => {
+                spans.push(span);
+                Self::Many(spans)
+            }
+        };
+    }
+
+    fn as_slice(&self) -> &[Span] {
+        match self {
+            Self::None => &[],
+            Self::One(span) => std::slice::from_ref(span),
+            Self::Many(spans) => spans,
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+impl<S: Sync> axum::extract::FromRequestParts<S> for Identity {
+    type Rejection = crate::rejection::Rejection;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        _: &S,
+    ) -> Result<Self, Self::Rejection> {
+        parts.extensions.get().cloned().ok_or_else(nobody)
+    }
+}
+
+#[cfg(feature = "axum")]
+impl<S: Sync> axum::extract::OptionalFromRequestParts<S> for Identity {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        _: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get().cloned())
+    }
+}
+
+/// The refusal of a request that nobody vouches for.
+pub(crate) fn nobody() -> crate::rejection::Rejection {
+    use crate::rejection::{Rejection, RejectionKind};
+
+    Rejection::new(RejectionKind::Unauthenticated, "identity", "missing").with_header(
+        http::header::WWW_AUTHENTICATE,
+        http::HeaderValue::from_static("Bearer"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_told_apart_and_a_clone_is_not_changed() {
+        let first = Identity::new(IdentityKind::AccessToken, "u")
+            .with_issuer("i")
+            .with_session("s")
+            .with_token("t")
+            .with_scopes(["a b", "", "c"])
+            .with_roles(["r 1", "r2"]);
+        let second = first.clone().with_session("other").with_scopes(["d"]);
+        assert_eq!(first.subject(), "u");
+        assert_eq!(first.issuer(), Some("i"));
+        assert_eq!(first.session(), Some("s"));
+        assert_eq!(first.token(), Some("t"));
+        assert_eq!(first.scopes().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(first.roles().collect::<Vec<_>>(), ["r 1", "r2"]);
+        assert_eq!(second.session(), Some("other"));
+        assert!(second.has_scope("d") && !first.has_scope("d"));
     }
 }

@@ -1,0 +1,63 @@
+//! The decision of a JWT gate, without tower: for a layer, and for whoever asks several gates in
+//! turn.
+
+use std::sync::Arc;
+
+use http::Request;
+
+use super::verified::Insert;
+use crate::{head::Head, rejection::Rejection};
+
+/// A gate whose type of claims is not named.
+pub(crate) trait Authenticate: Send + Sync {
+    /// Who sends a request: nothing where the request goes on as it is.
+    fn authenticate(&self, head: Head<'_>) -> Result<Option<Grant>, Rejection>;
+}
+
+/// What an admitted request gets.
+pub(crate) struct Grant {
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Verified(Arc<dyn Insert>),
+    Failed(Rejection),
+}
+
+impl Grant {
+    pub(crate) fn verified(token: Arc<dyn Insert>) -> Self {
+        Self {
+            outcome: Outcome::Verified(token),
+        }
+    }
+
+    pub(crate) fn failed(rejection: Rejection) -> Self {
+        Self {
+            outcome: Outcome::Failed(rejection),
+        }
+    }
+
+    /// Leaves with the request what the gate found.
+    pub(crate) fn insert<A>(self, request: &mut Request<A>) {
+        match self.outcome {
+            Outcome::Verified(token) => token.insert(request.extensions_mut()),
+            Outcome::Failed(rejection) => {
+                request.extensions_mut().insert(Failure { rejection });
+            }
+        }
+    }
+}
+
+/// Why a request is not authenticated, where the gate lets it through all the same
+/// ([`Mode::Recorded`](super::Mode::Recorded)). Found in the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    rejection: Rejection,
+}
+
+impl Failure {
+    /// The refusal that the request would have got.
+    pub fn rejection(&self) -> &Rejection {
+        &self.rejection
+    }
+}

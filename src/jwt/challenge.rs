@@ -1,0 +1,110 @@
+//! Refusals of a JWT gate, with the challenges of RFC 6750 section 3.
+
+use http::{HeaderValue, header::WWW_AUTHENTICATE};
+
+use super::{error::VerifyError, source::CredentialError};
+use crate::{
+    deny_list::Denied,
+    error::ConfigError,
+    event::EventKind,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// The parameters of a challenge, and its finished forms.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenge {
+    realm: Option<String>,
+    missing: HeaderValue,
+    invalid_token: HeaderValue,
+    invalid_request: HeaderValue,
+}
+
+impl Challenge {
+    pub(crate) fn new() -> Self {
+        Self {
+            realm: None,
+            missing: HeaderValue::from_static("Bearer"),
+            invalid_token: HeaderValue::from_static("Bearer error=\"invalid_token\""),
+            invalid_request: HeaderValue::from_static("Bearer error=\"invalid_request\""),
+        }
+    }
+
+    pub(crate) fn with_realm(&self, realm: &str) -> Result<Self, ConfigError> {
+        Self {
+            realm: Some(quotable("realm", realm)?),
+            ..self.clone()
+        }
+        .build()
+    }
+
+    fn build(self) -> Result<Self, ConfigError> {
+        let form = |error: Option<&str>| {
+            let realm = self.realm.iter().map(|realm| format!("realm=\"{realm}\""));
+            let error = error.map(|error| format!("error=\"{error}\""));
+            let parameters: Vec<_> = realm.chain(error).collect();
+            HeaderValue::from_str(format!("Bearer {}", parameters.join(", ")).trim_end())
+                .map_err(|_| ConfigError::new("challenge", "does not fit a header field"))
+        };
+        Ok(Self {
+            missing: form(None)?,
+            invalid_token: form(Some("invalid_token"))?,
+            invalid_request: form(Some("invalid_request"))?,
+            ..self
+        })
+    }
+
+    /// No token came: the challenge names no error.
+    pub(crate) fn missing(&self) -> Rejection {
+        Rejection::new(RejectionKind::Unauthenticated, GATE, "missing_token")
+            .with_header(WWW_AUTHENTICATE, self.missing.clone())
+    }
+
+    pub(crate) fn credentials(&self, error: CredentialError) -> Rejection {
+        let reason = match error {
+            CredentialError::Malformed => "malformed_credentials",
+            CredentialError::Several => "several_credentials",
+        };
+        Rejection::new(RejectionKind::BadRequest, GATE, reason)
+            .with_header(WWW_AUTHENTICATE, self.invalid_request.clone())
+    }
+
+    pub(crate) fn refused(&self, error: VerifyError) -> Rejection {
+        match error {
+            VerifyError::KeysUnavailable => unavailable(error.reason()),
+            _ => self.invalid(error.reason()),
+        }
+    }
+
+    pub(crate) fn denied(&self, denied: Denied) -> Rejection {
+        match denied {
+            Denied::Revoked => self
+                .invalid("revoked")
+                .with_event(EventKind::SessionUseAfterExpire),
+            Denied::NotReady => unavailable("deny_list_not_ready"),
+        }
+    }
+
+    fn invalid(&self, reason: &'static str) -> Rejection {
+        Rejection::new(RejectionKind::Unauthenticated, GATE, reason)
+            .with_header(WWW_AUTHENTICATE, self.invalid_token.clone())
+    }
+}
+
+fn unavailable(reason: &'static str) -> Rejection {
+    Rejection::new(RejectionKind::Unavailable, GATE, reason)
+        .with_retry_after(std::time::Duration::from_secs(1))
+}
+
+/// A value that may stand in a quoted string (RFC 6750 section 3: no quote, no backslash).
+fn quotable(setting: &'static str, value: &str) -> Result<String, ConfigError> {
+    let fits = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if value.is_empty() || !value.bytes().all(fits) {
+        return Err(ConfigError::new(
+            setting,
+            "is visible ASCII without quotes and backslashes",
+        ));
+    }
+    Ok(value.to_owned())
+}
+
+const GATE: &str = "jwt";

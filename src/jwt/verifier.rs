@@ -1,0 +1,337 @@
+//! The verifier: from a text to a verified token, without HTTP.
+
+use std::{
+    any::TypeId,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use base64::{DecodeSliceError, Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::de::DeserializeOwned;
+
+use super::{
+    claims::Registered,
+    error::VerifyError,
+    header::{Header, TokenKind, TokenTypes},
+    json::Json,
+    keys::{KeySet, Keys, Prepared},
+    verified::{Token, Verified},
+};
+use crate::{error::ConfigError, identity::Identity, time::UnixMillis};
+
+/// What an issuer or an audience is compared with.
+///
+/// A text stands for itself alone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Expect {
+    /// `None` is any.
+    pub(crate) values: Option<Arc<[Box<str>]>>,
+}
+
+impl Expect {
+    /// One of these, compared exactly.
+    pub fn one_of<S: Into<Box<str>>>(values: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            values: Some(values.into_iter().map(Into::into).collect()),
+        }
+    }
+
+    /// Any, and none at all.
+    ///
+    /// For an issuer, only where one issuer alone holds the keys; for an audience, only where
+    /// tokens for every service of the issuer may be used here (RFC 8725 sections 3.8 and 3.9).
+    #[must_use]
+    pub fn anything() -> Self {
+        Self { values: None }
+    }
+
+    fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
+        match &self.values {
+            Some(values) if values.is_empty() || values.iter().any(|value| value.is_empty()) => {
+                Err(ConfigError::new(setting, "is empty; name who is accepted"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<&str> for Expect {
+    fn from(value: &str) -> Self {
+        Self::one_of([value])
+    }
+}
+
+impl From<String> for Expect {
+    fn from(value: String) -> Self {
+        Self::one_of([value])
+    }
+}
+
+/// Verifies tokens by one policy. A cheap clone.
+///
+/// See the [module](super) for the rules and an example.
+#[derive(Clone)]
+#[must_use]
+pub struct Verifier {
+    config: Arc<Config>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) keys: KeySet,
+    pub(crate) issuer: Expect,
+    pub(crate) audience: Expect,
+    pub(crate) types: TokenTypes,
+    pub(crate) leeway: Duration,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) max_bytes: usize,
+}
+
+impl Verifier {
+    /// Verifies tokens that `issuer` signed with one of `keys` for `audience`.
+    ///
+    /// # Errors
+    /// When the issuer or the audience is empty; either can be opted out of by
+    /// [`Expect::anything`].
+    pub fn new(
+        keys: KeySet,
+        issuer: impl Into<Expect>,
+        audience: impl Into<Expect>,
+    ) -> Result<Self, ConfigError> {
+        let (issuer, audience) = (issuer.into(), audience.into());
+        issuer.check("issuer")?;
+        audience.check("audience")?;
+        Ok(Self {
+            config: Arc::new(Config {
+                keys,
+                issuer,
+                audience,
+                types: TokenTypes::default(),
+                leeway: Duration::ZERO,
+                max_age: None,
+                max_bytes: MAX_TOKEN_BYTES,
+            }),
+        })
+    }
+
+    /// Accepts a token for this long after its `exp`. Zero by default.
+    ///
+    /// # Errors
+    /// Above 300 s.
+    pub fn with_leeway(self, leeway: Duration) -> Result<Self, ConfigError> {
+        if leeway > MAX_LEEWAY {
+            return Err(ConfigError::new("leeway", "is at most 300 s"));
+        }
+        Ok(self.with(|config| config.leeway = leeway))
+    }
+
+    /// Which tokens are accepted by their `typ`.
+    pub fn with_types(self, types: TokenTypes) -> Self {
+        self.with(|config| config.types = types)
+    }
+
+    /// Refuses tokens that were made longer ago than this, whatever their `exp` says; `iat` is
+    /// then required.
+    pub fn with_max_age(self, max_age: Duration) -> Self {
+        self.with(|config| config.max_age = Some(max_age))
+    }
+
+    /// Reads no token longer than this. 8 KiB by default.
+    pub fn with_max_token_bytes(self, bytes: usize) -> Self {
+        self.with(|config| config.max_bytes = bytes)
+    }
+
+    /// Verifies a token at the time `now`.
+    ///
+    /// # Errors
+    /// [`VerifyError`], with the rule that the token breaks.
+    pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, VerifyError> {
+        self.verify_as(token, now)
+    }
+
+    /// Verifies a token and reads its claims as `C`.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify), and when the claims do not fit `C`.
+    pub fn verify_as<C>(&self, token: &str, now: UnixMillis) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let config = &*self.config;
+        let keys = config.keys.current();
+        let signed = Jws::split(token, config.max_bytes)?;
+        let (key, kind) = signed.verify(&keys)?;
+        if !config.types.accept(kind) {
+            return Err(VerifyError::WrongType);
+        }
+        key.remember(signed.header, kind);
+        let text = String::from_utf8(signed.payload()?).map_err(|_| VerifyError::Malformed)?;
+        let json = Json::object(&text)?;
+        let registered = Registered::read(&json)?;
+        registered.check(config, now)?;
+        let claims = fill(&json)?;
+        let expires_at = registered.expires_at;
+        let (issued_at, not_before) = (registered.issued_at, registered.not_before);
+        let json_bytes = text.len();
+        let mut parts = registered.identity_parts(&text);
+        drop(json);
+        let escaped = std::mem::replace(&mut parts.text, text);
+        parts.text.push_str(&escaped);
+        Ok(Verified::new(
+            Token {
+                identity: Identity::of_parts(parts),
+                json_bytes,
+                issued_at,
+                not_before,
+                expires_at,
+                algorithm: key.algorithm,
+                deny_keys: OnceLock::new(),
+            },
+            claims,
+        ))
+    }
+
+    /// The payload of a token whose signature holds, whatever it is: for published vectors, whose
+    /// payloads are no claims.
+    #[cfg(test)]
+    pub(crate) fn verify_jws(&self, token: &str) -> Result<Vec<u8>, VerifyError> {
+        let keys = self.config.keys.current();
+        let signed = Jws::split(token, self.config.max_bytes)?;
+        signed.verify(&keys)?;
+        signed.payload()
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(Arc::make_mut(&mut self.config));
+        self
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("keys", &self.config.keys)
+            .field("issuer", &self.config.issuer)
+            .field("audience", &self.config.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parts of a compact serialisation (RFC 7515 section 7.1).
+struct Jws<'a> {
+    header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+    message: &'a str,
+}
+
+impl<'a> Jws<'a> {
+    /// Splits a token, before anything of it is decoded.
+    fn split(token: &'a str, max_bytes: usize) -> Result<Self, VerifyError> {
+        if token.len() > max_bytes {
+            return Err(VerifyError::TooLarge);
+        }
+        let (header, rest) = token.split_once('.').ok_or(VerifyError::Malformed)?;
+        let (payload, signature) = rest.split_once('.').ok_or(VerifyError::Malformed)?;
+        if signature.contains('.') {
+            return Err(VerifyError::Malformed);
+        }
+        if header.len() > MAX_HEADER_CHARS || signature.len() > MAX_SIGNATURE_CHARS {
+            return Err(VerifyError::TooLarge);
+        }
+        Ok(Self {
+            header,
+            payload,
+            signature,
+            message: &token[..header.len() + 1 + payload.len()],
+        })
+    }
+
+    /// The key whose signature it is.
+    fn verify<'k>(&self, keys: &'k Keys) -> Result<(&'k Prepared, TokenKind), VerifyError> {
+        let mut buffer = [0; MAX_SIGNATURE_BYTES];
+        if let Some((key, kind)) = keys.recall(self.header) {
+            let signature = decode(self.signature, &mut buffer)?;
+            if key.verify(self.message, signature) {
+                return Ok((key, kind));
+            }
+        }
+        let mut header = [0; MAX_HEADER_BYTES];
+        let header = decode(self.header, &mut header)?;
+        let header = str::from_utf8(header).map_err(|_| VerifyError::Malformed)?;
+        let json = Json::object(header)?;
+        let header = Header::of(&json)?;
+        let candidates = keys.candidates(&header)?;
+        let signature = decode(self.signature, &mut buffer)?;
+        candidates
+            .iter()
+            .find(|key| key.verify(self.message, signature))
+            .map(|key| (key, header.kind))
+            .ok_or(VerifyError::BadSignature)
+    }
+
+    fn payload(&self) -> Result<Vec<u8>, VerifyError> {
+        URL_SAFE_NO_PAD
+            .decode(self.payload)
+            .map_err(|_| VerifyError::Malformed)
+    }
+}
+
+/// Strict base64url: no padding, no bits behind the end, no other character.
+fn decode<'b>(text: &str, buffer: &'b mut [u8]) -> Result<&'b [u8], VerifyError> {
+    match URL_SAFE_NO_PAD.decode_slice(text, buffer) {
+        Ok(length) => Ok(&buffer[..length]),
+        Err(DecodeSliceError::OutputSliceTooSmall) => Err(VerifyError::TooLarge),
+        Err(DecodeSliceError::DecodeError(_)) => Err(VerifyError::Malformed),
+    }
+}
+
+fn fill<C: DeserializeOwned + 'static>(json: &Json<'_>) -> Result<C, VerifyError> {
+    // `()` is how no type is asked for; serde would fill it from `null` alone.
+    let source = if TypeId::of::<C>() == TypeId::of::<()>() {
+        &Json::Null
+    } else {
+        json
+    };
+    C::deserialize(source).map_err(|unfit| {
+        tracing::debug!(target: "portcullis::jwt", %unfit, "claims do not fit their type");
+        VerifyError::UnfitClaims
+    })
+}
+
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+const MAX_HEADER_BYTES: usize = 1024;
+const MAX_HEADER_CHARS: usize = MAX_HEADER_BYTES.div_ceil(3) * 4;
+const MAX_SIGNATURE_BYTES: usize = 1026;
+const MAX_SIGNATURE_CHARS: usize = MAX_SIGNATURE_BYTES / 3 * 4;
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        jwt::{algorithm::Algorithm, keys::VerifyingKey},
+        secret::Secret,
+    };
+
+    /// RFC 7515 appendix A.1.
+    #[test]
+    fn the_first_example_of_rfc_7515_holds() {
+        let key = URL_SAFE_NO_PAD
+            .decode(
+                "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+            )
+            .unwrap();
+        let key = VerifyingKey::secret(Algorithm::HS256, &Secret::new(key).unwrap()).unwrap();
+        let keys = KeySet::new([key]).unwrap();
+        let verifier = Verifier::new(keys, "joe", Expect::anything()).unwrap();
+        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
+            eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
+            dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let payload = verifier.verify_jws(token).unwrap();
+        assert!(payload.starts_with(b"{\"iss\":\"joe\",\r\n"));
+        let verified = verifier.verify(token, UnixMillis::default());
+        assert_eq!(verified.unwrap_err(), VerifyError::WrongType);
+    }
+}

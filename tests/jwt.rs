@@ -1,0 +1,502 @@
+//! The JWT gate through its public API.
+
+#![cfg(all(feature = "jwt", feature = "aws-lc-rs"))]
+
+mod jwt_support;
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use portcullis::{
+    DenyList, Identity, IdentityKind, Rejection,
+    jwt::{
+        AccessToken, Algorithm, Claims, Expect, Failure, IssueError, Issuer, JwtLayer, KeySet,
+        Mode, SigningKey, TokenTypes, Verifier, VerifyError, VerifyingKey,
+    },
+    secret::{Secret, Secrets},
+    time::{Clock as _, ManualClock, UnixMillis},
+};
+use serde_json::{Value, json};
+use tower::{Layer, ServiceExt as _, service_fn};
+
+use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint};
+
+type Body = Full<Bytes>;
+
+/// What the handler behind the gate found.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    identity: Option<Identity>,
+    claims: Option<String>,
+    failure: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Mine {
+    preferred_username: String,
+}
+
+async fn call<C>(layer: &JwtLayer<C>, request: Request<Body>) -> Response<Body>
+where
+    C: serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let service = layer.layer(service_fn(|request: Request<Body>| async move {
+        let extensions = request.extensions();
+        let seen = Seen {
+            identity: extensions.get().cloned(),
+            claims: extensions
+                .get::<Claims<Mine>>()
+                .map(|claims| claims.preferred_username.clone()),
+            failure: extensions
+                .get::<Failure>()
+                .map(|failure| failure.rejection().reason().to_owned()),
+        };
+        let mut response = Response::new(Body::default());
+        response.extensions_mut().insert(seen);
+        Ok::<_, Infallible>(response)
+    }));
+    service.oneshot(request).await.unwrap()
+}
+
+fn with_token(token: &str) -> Request<Body> {
+    with_authorization(&[&format!("Bearer {token}")])
+}
+
+fn with_authorization(fields: &[&str]) -> Request<Body> {
+    let mut request = Request::new(Body::default());
+    for field in fields {
+        request
+            .headers_mut()
+            .append("authorization", field.parse().unwrap());
+    }
+    request
+}
+
+fn challenge<B>(response: &Response<B>) -> &str {
+    response.headers()["www-authenticate"].to_str().unwrap()
+}
+
+fn reason<B>(response: &Response<B>) -> &'static str {
+    response.extensions().get::<Rejection>().unwrap().reason()
+}
+
+#[tokio::test]
+async fn a_good_token_leaves_claims_and_identity() {
+    let setup = Setup::new();
+    let claims = AccessToken::new("user-1")
+        .with_session("s1")
+        .with_scopes(["model", "upload"])
+        .with_auth_time(setup.now())
+        .with_claim("preferred_username", "ada")
+        .unwrap();
+    let token = setup.issuer.issue(&claims, setup.now()).unwrap();
+    let layer = setup.layer().claims::<Mine>();
+    let response = call(&layer, with_token(token.as_str())).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let seen = response.extensions().get::<Seen>().unwrap();
+    let identity = seen.identity.as_ref().unwrap();
+    assert_eq!(seen.claims.as_deref(), Some("ada"));
+    assert_eq!(identity.kind(), IdentityKind::AccessToken);
+    assert_eq!(identity.subject(), "user-1");
+    assert_eq!(identity.issuer(), Some(ISSUER));
+    assert_eq!(identity.session(), Some("s1"));
+    assert_eq!(identity.token(), Some(token.id()));
+    assert_eq!(identity.scopes().collect::<Vec<_>>(), ["model", "upload"]);
+    assert_eq!(identity.auth_time(), Some(setup.now()));
+    assert_eq!(identity.expires_at(), Some(token.expires_at()));
+}
+
+#[tokio::test]
+async fn challenges_are_those_of_rfc_6750() {
+    let setup = Setup::new();
+    let layer = setup.layer();
+    let invalid_request = "Bearer error=\"invalid_request\"";
+    for (fields, status, expected, why) in [
+        (&[][..], 401, "Bearer", "missing_token"),
+        (&["Basic dTpw"], 401, "Bearer", "missing_token"),
+        (
+            &["Bearer a.b.c"],
+            401,
+            "Bearer error=\"invalid_token\"",
+            "malformed",
+        ),
+        (&["Bearer"], 400, invalid_request, "malformed_credentials"),
+        (
+            &["Bearer a b"],
+            400,
+            invalid_request,
+            "malformed_credentials",
+        ),
+        (
+            &["Bearer a", "Bearer b"],
+            400,
+            invalid_request,
+            "several_credentials",
+        ),
+    ] {
+        let response = call(&layer, with_authorization(fields)).await;
+        assert_eq!(response.status(), status, "{fields:?}");
+        assert_eq!(challenge(&response), expected, "{fields:?}");
+        assert_eq!(reason(&response), why, "{fields:?}");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+    }
+    let layer = layer.with_realm("api").unwrap();
+    let response = call(&layer, with_token("a.b.c")).await;
+    assert_eq!(
+        challenge(&response),
+        "Bearer realm=\"api\", error=\"invalid_token\""
+    );
+    let response = call(&layer, Request::new(Body::default())).await;
+    assert_eq!(challenge(&response), "Bearer realm=\"api\"");
+    assert!(setup.layer().with_realm("a\"b").is_err());
+}
+
+#[tokio::test]
+async fn grpc_gets_a_grpc_status() {
+    let setup = Setup::new();
+    let mut request = with_token("a.b.c");
+    request
+        .headers_mut()
+        .insert("content-type", "application/grpc".parse().unwrap());
+    let response = call(&setup.layer(), request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["grpc-status"], "16");
+}
+
+#[tokio::test]
+async fn an_identity_from_further_out_is_enough() {
+    let setup = Setup::new();
+    let mut request = with_authorization(&["Bearer pk_dev_key"]);
+    let outer = Identity::new(IdentityKind::ApiKey, "key-owner");
+    request.extensions_mut().insert(outer);
+    let response = call(&setup.layer(), request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let seen = response.extensions().get::<Seen>().unwrap();
+    assert_eq!(seen.identity.as_ref().unwrap().subject(), "key-owner");
+}
+
+#[tokio::test]
+async fn modes_decide_about_requests_without_a_good_token() {
+    let setup = Setup::new();
+    let none = || Request::new(Body::default());
+    let malformed = || with_authorization(&["Bearer"]);
+    let optional = setup.layer().with_mode(Mode::Optional);
+    assert_eq!(call(&optional, none()).await.status(), 200);
+    assert_eq!(call(&optional, with_token("a.b.c")).await.status(), 401);
+    assert_eq!(call(&optional, malformed()).await.status(), 400);
+    let recorded = setup.layer().with_mode(Mode::Recorded);
+    for (request, why) in [
+        (none(), "missing_token"),
+        (with_token("a.b.c"), "malformed"),
+        (malformed(), "malformed_credentials"),
+    ] {
+        let response = call(&recorded, request).await;
+        assert_eq!(response.status(), 200);
+        let seen = response.extensions().get::<Seen>().unwrap();
+        assert_eq!(seen.failure.as_deref(), Some(why));
+        assert!(seen.identity.is_none());
+    }
+    let elsewhere = setup.layer().only_if(|head| head.uri.path() != "/");
+    assert_eq!(call(&elsewhere, none()).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_deny_list_is_asked_for_every_request() {
+    let setup = Setup::new();
+    let deny_list = DenyList::pending(&setup.context, Duration::from_secs(900));
+    let layer = setup.layer().with_deny_list(deny_list.clone());
+    let token = |subject: &str, session: &str| {
+        let claims = AccessToken::new(subject)
+            .with_session(session)
+            .issued_after(deny_list.earliest_issue(subject));
+        setup.issuer.issue(&claims, setup.now()).unwrap()
+    };
+    let first = token("u", "s1");
+    let status = async |token: &str| call(&layer, with_token(token)).await.status();
+    let response = call(&layer, with_token(first.as_str())).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    deny_list.set_ready();
+    assert_eq!(status(first.as_str()).await, 200);
+    deny_list.deny_session("s1");
+    let response = call(&layer, with_token(first.as_str())).await;
+    assert_eq!(response.status(), 401);
+    assert_eq!(challenge(&response), "Bearer error=\"invalid_token\"");
+    assert_eq!(reason(&response), "revoked");
+
+    let second = token("u", "s2");
+    assert_eq!(status(second.as_str()).await, 200);
+    deny_list.deny_token(second.id());
+    assert_eq!(status(second.as_str()).await, 401);
+
+    let third = token("u", "s3");
+    deny_list.deny_subject("u");
+    assert_eq!(status(third.as_str()).await, 401);
+    // The next token, made in the same second, says that it came later.
+    let fourth = token("u", "s4");
+    assert_eq!(status(fourth.as_str()).await, 200);
+}
+
+#[tokio::test]
+async fn claims_that_do_not_fit_are_refused() {
+    let setup = Setup::new();
+    let token = setup
+        .issuer
+        .issue(&AccessToken::new("u"), setup.now())
+        .unwrap();
+    let typed = setup.layer().claims::<Mine>();
+    let response = call(&typed, with_token(token.as_str())).await;
+    assert_eq!(response.status(), 401);
+    assert_eq!(reason(&response), "unfit_claims");
+    let response = call(&setup.layer(), with_token(token.as_str())).await;
+    assert_eq!(response.status(), 200);
+}
+
+#[test]
+fn an_issued_token_says_what_it_was_asked_to() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let claims = AccessToken::new("u")
+        .with_session("s")
+        .with_scopes(["a", "b"])
+        .with_roles(["admin"])
+        .with_auth_time(now)
+        .with_claim("preferred_username", "ada")
+        .unwrap();
+    let token = setup.issuer.issue(&claims, now).unwrap();
+    let verified = setup.verifier.verify(token.as_str(), now).unwrap();
+    let claims: Value = serde_json::from_str(verified.json()).unwrap();
+    let seconds = now.as_secs();
+    assert_eq!(
+        claims,
+        json!({
+            "iss": ISSUER, "sub": "u", "aud": AUDIENCE, "exp": seconds + 900, "iat": seconds,
+            "nbf": seconds, "jti": token.id(), "sid": "s", "auth_time": seconds,
+            "scope": "a b", "roles": ["admin"], "preferred_username": "ada",
+        })
+    );
+    let header = jwt_support::header_of(token.as_str());
+    assert_eq!(header["alg"], "HS256");
+    assert_eq!(header["typ"], "at+jwt");
+    assert_eq!(header["kid"].as_str().unwrap().len(), 11);
+    let other = setup.issuer.issue(&AccessToken::new("u"), now).unwrap();
+    assert_ne!(token.id(), other.id());
+}
+
+#[test]
+fn the_issuer_clamps_and_refuses() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let end = now.saturating_add(Duration::from_millis(90_500));
+    let clamped = AccessToken::new("u").ending_by(end);
+    let token = setup.issuer.issue(&clamped, now).unwrap();
+    assert_eq!(token.expires_at().as_secs(), now.as_secs() + 90);
+    for claims in [
+        AccessToken::new("u").ending_by(now),
+        AccessToken::new("u").issued_after(now.as_secs() + 900),
+    ] {
+        let made = setup.issuer.issue(&claims, now);
+        assert_eq!(made.unwrap_err(), IssueError::Ended);
+    }
+    for name in ["sub", "exp", "scp", "cnf", "roles"] {
+        let refused = AccessToken::new("u").with_claim(name, 1);
+        assert_eq!(refused.unwrap_err(), IssueError::ReservedClaim);
+    }
+    assert!(setup.issuer.issue(&AccessToken::new(""), now).is_err());
+    for ttl in [0, 3_601] {
+        let issuer = setup.issuer.clone();
+        assert!(issuer.with_ttl(Duration::from_secs(ttl)).is_err());
+    }
+    assert!(!format!("{token:?}").contains(token.as_str()));
+}
+
+#[test]
+fn previous_secrets_verify_and_the_current_one_signs() {
+    let (old, new) = (Secret::generate(), Secret::generate());
+    let now = ManualClock::new().wall();
+    let token_of = |secret: &Secret| {
+        let key = SigningKey::secret(Algorithm::HS256, secret).unwrap();
+        let issuer = Issuer::new(key, ISSUER, AUDIENCE).unwrap();
+        issuer.issue(&AccessToken::new("u"), now).unwrap()
+    };
+    let secrets = Secrets::new(new.clone()).with_previous([old.clone()]);
+    let keys = KeySet::from_secrets(Algorithm::HS256, &secrets).unwrap();
+    let verifier = Verifier::new(keys.clone(), ISSUER, AUDIENCE).unwrap();
+    assert!(verifier.verify(token_of(&old).as_str(), now).is_ok());
+    assert!(verifier.verify(token_of(&new).as_str(), now).is_ok());
+    let strange = token_of(&Secret::generate());
+    let refused = verifier.verify(strange.as_str(), now);
+    assert_eq!(refused.unwrap_err(), VerifyError::UnknownKey);
+    // Tokens of other makers have no `kid`; they are tried with each secret.
+    let foreign = hs256(&jwt_support::claims(now), &old);
+    assert!(verifier.verify(&foreign, now).is_ok());
+
+    keys.replace([VerifyingKey::secret(Algorithm::HS256, &new).unwrap()])
+        .unwrap();
+    assert!(verifier.verify(token_of(&old).as_str(), now).is_err());
+    assert!(verifier.verify(&foreign, now).is_err());
+    assert!(verifier.verify(token_of(&new).as_str(), now).is_ok());
+}
+
+#[test]
+fn iss_and_aud_are_mandatory_or_opted_out_by_name() {
+    let setup = Setup::new();
+    let now = setup.now();
+    for (issuer, audience) in [("", AUDIENCE), (ISSUER, "")] {
+        assert!(Verifier::new(setup.keys.clone(), issuer, audience).is_err());
+    }
+    let none = Expect::one_of::<&str>([]);
+    assert!(Verifier::new(setup.keys.clone(), none, AUDIENCE).is_err());
+    let verify = |verifier: &Verifier, name: &str, value: Option<Value>| {
+        let mut claims = jwt_support::claims(now);
+        match value {
+            Some(value) => claims[name] = value,
+            None => drop(claims.as_object_mut().unwrap().remove(name)),
+        }
+        let token = hs256(&claims, &setup.secret);
+        verifier.verify(&token, now).map(|_| ())
+    };
+    let strict = &setup.verifier;
+    for (name, value, error) in [
+        ("iss", None, VerifyError::MissingClaim("iss")),
+        ("aud", None, VerifyError::MissingClaim("aud")),
+        ("sub", None, VerifyError::MissingClaim("sub")),
+        ("exp", None, VerifyError::MissingClaim("exp")),
+        ("iss", Some(json!("x")), VerifyError::WrongIssuer),
+        ("aud", Some(json!("x")), VerifyError::WrongAudience),
+        ("aud", Some(json!(["x"])), VerifyError::WrongAudience),
+        ("aud", Some(json!([])), VerifyError::WrongAudience),
+        (
+            "iss",
+            Some(json!([ISSUER])),
+            VerifyError::InvalidClaim("iss"),
+        ),
+        ("iss", Some(json!(1)), VerifyError::InvalidClaim("iss")),
+        ("aud", Some(json!({})), VerifyError::InvalidClaim("aud")),
+        (
+            "aud",
+            Some(json!([AUDIENCE, 1])),
+            VerifyError::InvalidClaim("aud"),
+        ),
+        ("sub", Some(json!(7)), VerifyError::InvalidClaim("sub")),
+        ("sub", Some(json!("")), VerifyError::InvalidClaim("sub")),
+        ("jti", Some(json!(7)), VerifyError::InvalidClaim("jti")),
+        ("sid", Some(json!(null)), VerifyError::InvalidClaim("sid")),
+        (
+            "scope",
+            Some(json!(["a"])),
+            VerifyError::InvalidClaim("scope"),
+        ),
+        (
+            "roles",
+            Some(json!([1])),
+            VerifyError::InvalidClaim("roles"),
+        ),
+        ("cnf", Some(json!({"jkt": "x"})), VerifyError::Bound),
+    ] {
+        assert_eq!(
+            verify(strict, name, value.clone()),
+            Err(error),
+            "{name} {value:?}"
+        );
+    }
+    assert_eq!(verify(strict, "aud", Some(json!(["x", AUDIENCE]))), Ok(()));
+    let open = Verifier::new(setup.keys.clone(), Expect::anything(), Expect::anything()).unwrap();
+    assert_eq!(verify(&open, "iss", None), Ok(()));
+    assert_eq!(verify(&open, "aud", None), Ok(()));
+    // Opting out does not make a wrong type right.
+    let wrong = verify(&open, "iss", Some(json!([ISSUER])));
+    assert_eq!(wrong, Err(VerifyError::InvalidClaim("iss")));
+}
+
+#[test]
+fn times_hold_to_the_millisecond() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let seconds = now.as_secs();
+    let at = |verifier: &Verifier, name: &str, value: Value, at: UnixMillis| {
+        let mut claims = jwt_support::claims(now);
+        claims[name] = value;
+        let token = hs256(&claims, &setup.secret);
+        verifier.verify(&token, at).map(|_| ())
+    };
+    let strict = &setup.verifier;
+    let before = |at: i64| UnixMillis::new(at * 1_000 - 1);
+    let next = seconds + 1;
+    assert_eq!(at(strict, "exp", json!(next), before(next)), Ok(()));
+    let on_time = UnixMillis::from_secs(next);
+    assert_eq!(
+        at(strict, "exp", json!(next), on_time),
+        Err(VerifyError::Expired)
+    );
+    for (exp, expected) in [
+        (json!(-1), Err(VerifyError::Expired)),
+        (json!(0), Err(VerifyError::Expired)),
+        (json!(u64::MAX), Ok(())),
+        (json!(1e300), Ok(())),
+        (json!(-1e300), Err(VerifyError::Expired)),
+        (json!(seconds as f64 + 0.5), Ok(())),
+        (json!("9999999999"), Err(VerifyError::InvalidClaim("exp"))),
+        (json!(null), Err(VerifyError::InvalidClaim("exp"))),
+        (json!(true), Err(VerifyError::InvalidClaim("exp"))),
+        (json!([1]), Err(VerifyError::InvalidClaim("exp"))),
+    ] {
+        assert_eq!(at(strict, "exp", exp.clone(), now), expected, "{exp}");
+    }
+    for (name, error) in [
+        ("nbf", VerifyError::NotYetValid),
+        ("iat", VerifyError::IssuedInFuture),
+    ] {
+        assert_eq!(at(strict, name, json!(seconds + 5), now), Ok(()));
+        assert_eq!(at(strict, name, json!(seconds + 6), now), Err(error));
+        let wrong = Err(VerifyError::InvalidClaim(name));
+        assert_eq!(at(strict, name, json!("1"), now), wrong);
+    }
+    let lenient = strict.clone().with_leeway(Duration::from_secs(30)).unwrap();
+    let late = seconds + 30;
+    assert_eq!(at(&lenient, "exp", json!(seconds), before(late)), Ok(()));
+    let too_late = at(&lenient, "exp", json!(seconds), UnixMillis::from_secs(late));
+    assert_eq!(too_late, Err(VerifyError::Expired));
+    assert!(
+        strict
+            .clone()
+            .with_leeway(Duration::from_secs(301))
+            .is_err()
+    );
+    let young = strict.clone().with_max_age(Duration::from_secs(60));
+    assert_eq!(at(&young, "iat", json!(seconds - 60), now), Ok(()));
+    let old = at(&young, "iat", json!(seconds - 61), now);
+    assert_eq!(old, Err(VerifyError::TooOld));
+}
+
+#[test]
+fn only_access_tokens_are_accepted_unless_asked_for() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let claims = jwt_support::claims(now);
+    let lax = setup
+        .verifier
+        .clone()
+        .with_types(TokenTypes::AccessTokenOrJwt);
+    for (typ, strict, loose) in [
+        (json!("at+jwt"), true, true),
+        (json!("application/at+jwt"), true, true),
+        (json!("AT+JWT"), true, true),
+        (json!("JWT"), false, true),
+        (json!(null), false, false),
+        (json!("logout+jwt"), false, false),
+        (json!("dpop+jwt"), false, false),
+        (json!("secevent+jwt"), false, false),
+    ] {
+        let header = json!({"alg": "HS256", "typ": typ});
+        let token = mint(&header, &claims, setup.secret.expose());
+        assert_eq!(setup.verifier.verify(&token, now).is_ok(), strict, "{typ}");
+        assert_eq!(lax.verify(&token, now).is_ok(), loose, "{typ}");
+    }
+    let untyped = mint(&json!({"alg": "HS256"}), &claims, setup.secret.expose());
+    let refused = setup.verifier.verify(&untyped, now);
+    assert_eq!(refused.unwrap_err(), VerifyError::WrongType);
+    assert!(lax.verify(&untyped, now).is_ok());
+}

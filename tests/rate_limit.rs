@@ -20,7 +20,7 @@ use portcullis::{
     Client, Context, Identity, IdentityKind, Rejection,
     client::Peer,
     event::{EventKind, SecurityEvent},
-    rate_limit::{FieldsVersion, Key, MissingKey, Policy, RateLimitLayer},
+    rate_limit::{FieldsVersion, Key, LegacyReset, MissingKey, Policy, RateLimitLayer},
     time::ManualClock,
 };
 use tower::{Layer, Service, ServiceExt};
@@ -282,6 +282,190 @@ async fn conditions_clones_and_resets() {
     layer.handle().reset("auth", Key::client(ip)).unwrap();
     assert_eq!(admitted(&layer, 2, "203.0.113.7").await, 1);
     assert!(layer.handle().reset("nope", Key::client(ip)).is_err());
+}
+
+#[tokio::test]
+async fn failures_alone_are_counted() {
+    let policy = Policy::strict("auth", 3, WINDOW).unwrap().failures_only();
+    let (_clock, layer) = with_clock(RateLimitLayer::new([policy]));
+    let with = async |status: u16| {
+        let service = layer.layer(tower::service_fn(move |_: Request<Body>| {
+            let response = Response::builder().status(status);
+            ready(Ok::<_, Infallible>(response.body(Body::default()).unwrap()))
+        }));
+        service.oneshot(from("203.0.113.7")).await.unwrap().status()
+    };
+    for _ in 0..10 {
+        assert_eq!(with(200).await, 200);
+    }
+    assert_eq!(with(401).await, 401);
+    assert_eq!(with(401).await, 401);
+    assert_eq!(with(303).await, 303);
+    // A client that hangs up before the answer stays charged.
+    let mut service = layer.layer(tower::service_fn(|_: Request<Body>| {
+        std::future::pending::<Result<Response<Body>, Infallible>>()
+    }));
+    let hung = service.call(from("203.0.113.7"));
+    drop(hung);
+    assert_eq!(with(200).await, 429);
+}
+
+#[tokio::test]
+async fn guesses_side_by_side_are_all_counted() {
+    let policy = Policy::strict("account", 5, WINDOW).unwrap();
+    let (clock, layer) = with_clock(RateLimitLayer::new([policy]));
+    let limits = layer.handle();
+    let account = Key::of("ada");
+    let guesses: Vec<_> = (0..50).map(|_| limits.charge("account", account)).collect();
+    let (charged, refused): (Vec<_>, Vec<_>) = guesses.into_iter().partition(Result::is_ok);
+    assert_eq!((charged.len(), refused.len()), (5, 45));
+    for rejection in refused.into_iter().filter_map(Result::err) {
+        assert_eq!(rejection.status(), 429);
+        assert_eq!(
+            rejection.violated_policies().collect::<Vec<_>>(),
+            ["account"]
+        );
+    }
+    // One of them was right.
+    let mut charged = charged.into_iter().filter_map(Result::ok);
+    charged.next().unwrap().refund();
+    let usage = limits.peek("account", account).unwrap();
+    assert_eq!((usage.limit, usage.left, usage.more_in), (5, 1, WINDOW));
+    assert!(limits.charge("account", Key::of("bob")).is_ok());
+    // Long after its window a refund takes nothing from what came later.
+    let late = charged.next().unwrap();
+    clock.advance(WINDOW);
+    drop(charged);
+    for _ in 0..5 {
+        drop(limits.charge("account", account).unwrap());
+    }
+    late.refund();
+    assert_eq!(limits.peek("account", account).unwrap().left, 0);
+    assert_eq!(limits.charge("nope", account).unwrap_err().status(), 500);
+}
+
+#[tokio::test]
+async fn a_strangers_failures_do_not_lock_a_known_device_out() {
+    let limits = RateLimitLayer::new([
+        Policy::strict("account", 3, WINDOW).unwrap(),
+        Policy::strict("device", 3, WINDOW).unwrap(),
+    ])
+    .handle();
+    let (account, device) = (Key::of("ada"), Key::of("ada").and(Key::of("device-1")));
+    while let Ok(failed) = limits.charge("account", account) {
+        drop(failed);
+    }
+    limits.charge("device", device).unwrap().refund();
+    assert_eq!(limits.peek("device", device).unwrap().left, 3);
+}
+
+#[tokio::test]
+async fn shadow_counts_and_refuses_nothing() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&events);
+    let context = Context::new().with_events(move |event: &SecurityEvent| {
+        sink.lock().unwrap().push((event.reason(), event.client()));
+    });
+    let policies = [
+        Policy::strict("general", 10, WINDOW).unwrap(),
+        Policy::strict("trial", 2, WINDOW).unwrap().shadow(),
+    ];
+    let layer = RateLimitLayer::new(policies)
+        .with_fields(FieldsVersion::Draft10)
+        .with_context(context);
+    for left in (5..10).rev() {
+        let response = answer(&layer, from("203.0.113.7")).await;
+        assert_eq!(response.status(), 200);
+        assert!(field(&response, "ratelimit").starts_with(&format!(r#""general";r={left};"#)));
+        assert_eq!(
+            field(&response, "ratelimit-policy"),
+            r#""general";q=10;w=900"#
+        );
+    }
+    assert_eq!(layer.handle().shadow_refusals(), 3);
+    let events = events.lock().unwrap().clone();
+    assert_eq!(
+        events,
+        [(Some("shadow"), Some("203.0.113.7".parse().unwrap()))]
+    );
+}
+
+#[tokio::test]
+async fn limits_change_while_they_are_in_use() {
+    let policy = Policy::strict("auth", 5, WINDOW).unwrap();
+    let layer = RateLimitLayer::new([policy]).with_fields(FieldsVersion::Draft10);
+    let (_clock, layer) = with_clock(layer);
+    let shared = layer.only(["auth"]).unwrap();
+    let limits = layer.handle();
+    assert_eq!(admitted(&layer, 9, "203.0.113.7").await, 5);
+    limits.set_limit("auth", 30).unwrap();
+    assert_eq!(admitted(&shared, 99, "203.0.113.7").await, 25);
+    let response = answer(&shared, from("203.0.113.8")).await;
+    assert_eq!(field(&response, "ratelimit-policy"), r#""auth";q=30;w=900"#);
+    assert!(field(&response, "ratelimit").starts_with(r#""auth";r=29;"#));
+    limits.set_limit("auth", 2).unwrap();
+    assert_eq!(admitted(&layer, 9, "203.0.113.8").await, 1);
+    assert_eq!(admitted(&layer, 9, "2001:db8::1").await, 2);
+    for unusable in [0, 100_000_001] {
+        assert!(limits.set_limit("auth", unusable).is_err());
+    }
+    assert!(limits.set_limit("nope", 1).is_err());
+}
+
+#[tokio::test]
+async fn some_keys_have_a_lower_limit() {
+    for policy in [
+        Policy::strict("general", 12, WINDOW).unwrap(),
+        Policy::strict("general", 40, WINDOW).unwrap(),
+        Policy::smooth("general", 40, WINDOW).unwrap(),
+    ] {
+        let limit = policy.limit();
+        let policy = policy.with_quota(|head| {
+            let quota = head.headers.get("x-quota")?;
+            quota.to_str().ok()?.parse().ok()
+        });
+        let (_clock, layer) = with_clock(RateLimitLayer::new([policy]));
+        for (ip, quota, expected) in [
+            ("203.0.113.7", "5", 5),
+            ("2001:db8::7", "3", 3),
+            ("203.0.113.8", "1000", limit),
+            ("203.0.113.9", "", limit),
+            ("203.0.113.10", "0", 0),
+        ] {
+            let mut admitted = 0;
+            for _ in 0..60 {
+                let mut request = from(ip);
+                let headers = request.headers_mut();
+                headers.insert("x-quota", quota.parse().unwrap());
+                admitted += u32::from(status(&layer, request).await == 200);
+            }
+            assert_eq!(admitted, expected, "{ip} of {limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn legacy_fields_are_a_choice() {
+    let policy = || Policy::strict("auth", 1, WINDOW).unwrap();
+    for (reset, expected) in [
+        (LegacyReset::Delta, "900".to_owned()),
+        (LegacyReset::Epoch, (1_767_225_600 + 900).to_string()),
+    ] {
+        let layer = RateLimitLayer::new([policy()])
+            .with_fields(FieldsVersion::Draft10)
+            .with_legacy_fields(reset);
+        let (_clock, layer) = with_clock(layer);
+        for status in [200, 429] {
+            let response = answer(&layer, from("203.0.113.7")).await;
+            assert_eq!(response.status(), status);
+            assert_eq!(field(&response, "x-ratelimit-limit"), "1");
+            assert_eq!(field(&response, "x-ratelimit-remaining"), "0");
+            assert_eq!(field(&response, "x-ratelimit-reset"), expected);
+        }
+    }
+    let layer = RateLimitLayer::new([policy()]);
+    let response = answer(&layer, from("203.0.113.7")).await;
+    assert!(!response.headers().contains_key("x-ratelimit-limit"));
 }
 
 #[test]

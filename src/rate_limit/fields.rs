@@ -1,9 +1,12 @@
 //! `RateLimit-Policy` and `RateLimit`, as structured fields (RFC 9651).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::policy::Policy;
+use super::{limits::Limit, policy::Policy};
+use crate::time::UnixMillis;
 
 /// The version of `draft-ietf-httpapi-ratelimit-headers` that the fields are written by.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -14,16 +17,28 @@ pub enum FieldsVersion {
     Draft10,
 }
 
+/// What `X-RateLimit-Reset` holds. There is no standard; ask your clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum LegacyReset {
+    /// Seconds from now.
+    Delta,
+    /// Seconds of Unix time.
+    Epoch,
+}
+
 /// The value of `RateLimit-Policy`: every policy with its quota and its window in seconds.
-pub(super) fn policy_value<'a>(policies: impl Iterator<Item = &'a Policy>) -> HeaderValue {
+pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
     let mut text = Text::default();
-    for (index, policy) in policies.enumerate() {
+    let shown = limits.iter().filter(|limit| !limit.policy().is_shadow());
+    for (index, limit) in shown.enumerate() {
+        let policy = limit.policy();
         if index > 0 {
             text.push(b", ");
         }
         text.name(policy.name());
         text.push(b";q=");
-        text.number(policy.limit().into());
+        text.number(limit.current().into());
         text.push(b";w=");
         text.number(seconds(policy.window().as_nanos() as u64));
     }
@@ -39,6 +54,28 @@ pub(super) fn limit_value(policy: &Policy, units: u32, more_in: u64) -> HeaderVa
     text.push(b";t=");
     text.number(seconds(more_in));
     text.value()
+}
+
+/// The fields that stood before there was a draft.
+pub(super) fn legacy(
+    reset: LegacyReset,
+    limit: u32,
+    units: u32,
+    more_in: u64,
+    now: UnixMillis,
+) -> [(HeaderName, HeaderValue); 3] {
+    let reset = match reset {
+        LegacyReset::Delta => seconds(more_in),
+        LegacyReset::Epoch => {
+            let at = now.saturating_add(std::time::Duration::from_nanos(more_in));
+            u64::try_from(at.as_millis()).unwrap_or(0).div_ceil(1_000)
+        }
+    };
+    [
+        (X_RATELIMIT_LIMIT, limit.into()),
+        (X_RATELIMIT_REMAINING, units.into()),
+        (X_RATELIMIT_RESET, reset.into()),
+    ]
 }
 
 /// Whole seconds, rounded up.
@@ -124,6 +161,9 @@ impl Text {
 
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SHORT: usize = 128;
@@ -138,7 +178,8 @@ mod tests {
     fn values_are_written_as_the_draft_shows_them() {
         let window = Duration::from_millis(1_500);
         let policy = Policy::strict(r#"a "b" \c"#, 100_000_000, window).unwrap();
-        let value = policy_value([&policy, &policy].into_iter());
+        let limit = Arc::new(Limit::new(policy.clone()));
+        let value = policy_value(&[Arc::clone(&limit), limit]);
         let one = r#""a \"b\" \\c";q=100000000;w=2"#;
         assert_eq!(value, format!("{one}, {one}"));
         assert_eq!(limit_value(&policy, 0, 1), r#""a \"b\" \\c";r=0;t=1"#);
@@ -148,7 +189,7 @@ mod tests {
     fn a_long_list_leaves_the_stack() {
         let name = "\"".repeat(64);
         let policy = Policy::strict(name.as_str(), 1, Duration::from_secs(1)).unwrap();
-        let value = policy_value(std::iter::repeat_n(&policy, 3));
+        let value = policy_value(&[const { () }; 3].map(|()| Arc::new(Limit::new(policy.clone()))));
         let one = format!("\"{}\";q=1;w=1", r#"\""#.repeat(64));
         assert_eq!(value, [&*one; 3].join(", "));
     }

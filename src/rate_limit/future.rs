@@ -64,7 +64,7 @@ where
             StateProjection::Admitted { inner, admitted } => {
                 let mut outcome = ready!(inner.poll(cx));
                 if let (Ok(response), Some(admitted)) = (&mut outcome, admitted.take()) {
-                    admitted.apply(response.headers_mut());
+                    admitted.finish(response);
                 }
                 Poll::Ready(outcome)
             }

@@ -1,18 +1,26 @@
 //! The layer: policies that are judged together, and what is answered.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tower_layer::Layer;
 
 use super::{
-    fields::{FieldsVersion, RATELIMIT, RATELIMIT_POLICY, limit_value, policy_value},
+    fields::{
+        FieldsVersion, LegacyReset, RATELIMIT, RATELIMIT_POLICY, legacy, limit_value, policy_value,
+    },
     handle::Handle,
-    limits::{Binding, Decision, Limit, Refused, check},
+    limits::{Binding, Decision, Limit, Outcome, Receipt, Refused, check},
     policy::Policy,
     service::RateLimit,
+    window::Left,
 };
 use crate::{
+    client::Client,
     context::Context,
     error::ConfigError,
     event::{EventKind, SecurityEvent},
@@ -38,7 +46,11 @@ pub(super) struct Config {
     pub(super) context: Context,
     only_if: Option<fn(Head<'_>) -> bool>,
     fields: Option<FieldsVersion>,
+    legacy: Option<LegacyReset>,
+    /// `RateLimit-Policy` of the limits as they were made.
     policy_value: HeaderValue,
+    /// The same after so many changes of limits.
+    changed_value: Arc<Mutex<(u64, HeaderValue)>>,
 }
 
 impl RateLimitLayer {
@@ -66,6 +78,15 @@ impl RateLimitLayer {
     /// them.
     pub fn with_fields(self, version: FieldsVersion) -> Self {
         self.with(|config| config.fields = Some(version))
+    }
+
+    /// Puts `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` on responses, for
+    /// clients that read nothing else; the tightest policy's. On refusals always, on admitted
+    /// responses together with [`with_fields`](Self::with_fields).
+    ///
+    /// Caveat: clients disagree on what the reset is, so that has to be chosen.
+    pub fn with_legacy_fields(self, reset: LegacyReset) -> Self {
+        self.with(|config| config.legacy = Some(reset))
     }
 
     /// A layer with the named policies alone, which shares with this one what has been used up.
@@ -110,21 +131,38 @@ impl RateLimitLayer {
     pub(crate) fn decide(&self, head: Head<'_>, now: Monotonic) -> Result<Admitted, Rejection> {
         let config = &*self.config;
         if config.only_if.is_some_and(|applies| !applies(head)) {
-            return Ok(Admitted { fields: None });
+            return Ok(Admitted { after: None });
         }
         let want_left = config.fields.is_some();
         match check(&config.limits, head, now, want_left, || {
-            config.tell_missing()
+            config.tell("missing_key", EventKind::Misconfigured, None);
         }) {
-            Decision::Admitted(binding) => Ok(Admitted {
-                fields: binding.map(|binding| (Arc::clone(&self.config), binding)),
-            }),
+            Decision::Admitted(outcome) => Ok(self.admitted(outcome, head)),
             Decision::Refused(refused) => Err(config.refuse(&refused)),
             Decision::NoKey => Err(Rejection::new(
                 RejectionKind::BadRequest,
                 GATE,
                 "missing_key",
             )),
+        }
+    }
+
+    #[inline]
+    fn admitted(&self, outcome: Outcome, head: Head<'_>) -> Admitted {
+        if outcome.shadowed {
+            let kind = EventKind::ExcessRateLimitExceeded;
+            self.config.tell("shadow", kind, Some(head));
+        }
+        let Outcome {
+            binding, receipts, ..
+        } = outcome;
+        let after = binding.is_some() || !receipts.is_empty();
+        Admitted {
+            after: after.then(|| After {
+                config: Arc::clone(&self.config),
+                binding,
+                receipts,
+            }),
         }
     }
 
@@ -140,6 +178,7 @@ impl RateLimitLayer {
             config: Arc::new(Config {
                 only_if: config.only_if,
                 fields: config.fields,
+                legacy: config.legacy,
                 ..Config::new(kept.collect(), config.context.clone())
             }),
         }
@@ -167,66 +206,130 @@ impl<S> Layer<S> for RateLimitLayer {
     }
 }
 
-/// An admission, and the fields that its response gets.
+/// An admission, and what its response is for: it gets fields, and may give the charge back.
+///
+/// Dropped without a response, the charge stays.
 #[must_use]
 pub(crate) struct Admitted {
-    fields: Option<(Arc<Config>, Binding)>,
+    after: Option<After>,
+}
+
+struct After {
+    config: Arc<Config>,
+    binding: Option<Binding>,
+    receipts: Vec<Receipt>,
 }
 
 impl Admitted {
-    /// Writes the fields, where they are on.
+    /// Gives back what the response's status earns, and writes the fields.
+    #[inline]
+    pub(crate) fn finish<B>(self, response: &mut Response<B>) {
+        if let Some(after) = &self.after {
+            let status = response.status();
+            let now = after.config.context.monotonic();
+            for receipt in &after.receipts {
+                let limit = &after.config.limits[receipt.policy];
+                if limit.policy().gives_back(status) {
+                    limit.refund(receipt, now);
+                }
+            }
+            self.apply(response.headers_mut());
+        }
+    }
+
+    /// Writes the fields alone, where they are on.
+    #[inline]
     pub(crate) fn apply(self, headers: &mut HeaderMap) {
-        if let Some((config, binding)) = self.fields {
-            let [policy, limit] = config.fields(binding);
-            headers.append(RATELIMIT_POLICY, policy);
-            headers.append(RATELIMIT, limit);
+        if let Some(After {
+            config,
+            binding: Some(binding),
+            ..
+        }) = self.after
+        {
+            config.write(binding, |name, value| {
+                headers.append(name, value);
+            });
         }
     }
 }
 
 impl Config {
     fn new(limits: Box<[Arc<Limit>]>, context: Context) -> Self {
+        let policy_value = policy_value(&limits);
         Self {
-            policy_value: policy_value(limits.iter().map(|limit| limit.policy())),
+            changed_value: Arc::new(Mutex::new((0, policy_value.clone()))),
+            policy_value,
             limits,
             context,
             only_if: None,
             fields: None,
+            legacy: None,
         }
     }
 
-    fn tell_missing(&self) {
-        let event = SecurityEvent::new(EventKind::Misconfigured);
-        self.context.emit(event.with_rule(GATE, "missing_key"));
+    pub(super) fn tell(&self, reason: &'static str, kind: EventKind, head: Option<Head<'_>>) {
+        let client = head.and_then(Client::of).and_then(Client::ip);
+        let event = SecurityEvent::new(kind).with_rule(GATE, reason);
+        self.context.emit(event.with_client(client));
     }
 
-    /// The values of `RateLimit-Policy` and `RateLimit`.
-    fn fields(&self, binding: Binding) -> [HeaderValue; 2] {
-        let policy = self.limits[binding.policy].policy();
-        [
-            self.policy_value.clone(),
-            limit_value(policy, binding.left.units, binding.left.more_in),
-        ]
+    /// Writes the fields of one policy's state.
+    #[inline]
+    fn write(&self, binding: Binding, mut write: impl FnMut(HeaderName, HeaderValue)) {
+        let limit = &self.limits[binding.policy];
+        let Left { units, more_in } = binding.left;
+        write(RATELIMIT_POLICY, self.policy_value());
+        write(RATELIMIT, limit_value(limit.policy(), units, more_in));
+        if let Some(reset) = self.legacy {
+            let now = self.context.wall();
+            for (name, value) in legacy(reset, limit.current(), units, more_in, now) {
+                write(name, value);
+            }
+        }
+    }
+
+    #[inline]
+    fn policy_value(&self) -> HeaderValue {
+        match self.limits.iter().map(|limit| limit.changes()).sum() {
+            0 => self.policy_value.clone(),
+            changes => self.value_after(changes),
+        }
     }
 
     #[cold]
-    fn refuse(&self, refused: &Refused) -> Rejection {
+    fn value_after(&self, changes: u64) -> HeaderValue {
+        let mut held = self
+            .changed_value
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if held.0 != changes {
+            *held = (changes, policy_value(&self.limits));
+        }
+        held.1.clone()
+    }
+
+    #[cold]
+    pub(super) fn refuse(&self, refused: &Refused) -> Rejection {
         let mut binding = refused.binding;
         // What the client may not use now is not left to it, and more is what lets it in.
         binding.left.more_in = refused.wait;
-        let [policy, limit] = self.fields(binding);
         let names = refused.policies.iter().map(|index| {
             let policy = self.limits[*index].policy();
             Arc::clone(policy.shared_name())
         });
-        Rejection::new(RejectionKind::RateLimited, GATE, "exceeded")
+        let rejection = Rejection::new(RejectionKind::RateLimited, GATE, "exceeded")
             .with_problem_type(QUOTA_EXCEEDED)
             .with_violated_policies(names)
-            .with_retry_after(Duration::from_nanos(refused.wait))
-            .with_header(RATELIMIT_POLICY, policy)
-            .with_header(RATELIMIT, limit)
+            .with_retry_after(Duration::from_nanos(refused.wait));
+        let mut headers = Vec::new();
+        self.write(binding, |name, value| headers.push((name, value)));
+        headers
+            .into_iter()
+            .fold(rejection, |rejection, (name, value)| {
+                rejection.with_header(name, value)
+            })
     }
 }
 
-const GATE: &str = "rate_limit";
+pub(super) const GATE: &str = "rate_limit";
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";

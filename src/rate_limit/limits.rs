@@ -1,41 +1,55 @@
 //! Policies with their tables, judged together and charged together or not at all.
 
 use std::{
-    fmt,
+    cmp::Reverse,
+    fmt, slice,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use super::{
     key::{Key, Kind},
     policy::{MissingKey, Policy},
-    store::{Address, Store},
-    window::Left,
+    store::{Address, AddressKind, Store},
+    window::{Charged, Left},
 };
 use crate::{head::Head, time::Monotonic};
 
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
     policy: Policy,
+    /// The limit in force, which may have changed since the policy was made.
+    current: AtomicU32,
+    changes: AtomicU64,
     v4: Store,
     v6: Store,
     /// The IPv6 /48s, at [`SITE_FACTOR`] times the limit.
     sites: Store,
     digests: Store,
     missing_told: AtomicBool,
+    shadow_refusals: AtomicU64,
 }
 
 /// What all policies together say.
 #[derive(Debug)]
 pub(super) enum Decision {
     /// Every policy has been charged.
-    Admitted(Option<Binding>),
+    Admitted(Outcome),
     /// No policy has been charged.
     Refused(Refused),
     /// A policy has no key for the request, and takes none without.
     NoKey,
+}
+
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) binding: Option<Binding>,
+    /// What can be given back.
+    pub(super) receipts: Vec<Receipt>,
+    /// Whether a policy in shadow would have refused.
+    pub(super) shadowed: bool,
 }
 
 /// The policy that leaves least, and what it leaves.
@@ -55,23 +69,56 @@ pub(super) struct Refused {
     pub(super) policies: Vec<usize>,
 }
 
+/// One charge of one slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receipt {
+    pub(super) policy: usize,
+    address: Address,
+    quota: Option<u32>,
+    charged: Charged,
+}
+
 impl Limit {
     pub(super) fn new(policy: Policy) -> Self {
-        let counter = policy.counter(policy.limit());
-        let sites = policy.counter(site_limit(policy.limit()));
-        let capacity = policy.capacity();
+        let (limit, capacity) = (policy.limit(), policy.capacity());
+        let (counter, site) = (policy.counter(limit), site_limit(limit));
         Self {
-            v4: Store::v4(counter, capacity),
-            v6: Store::v6(counter, capacity),
-            sites: Store::sites(sites, capacity),
-            digests: Store::digests(counter, capacity),
+            current: AtomicU32::new(limit),
+            changes: AtomicU64::new(0),
+            v4: Store::new(AddressKind::V4, counter, limit, capacity),
+            v6: Store::new(AddressKind::V6, counter, limit, capacity),
+            sites: Store::new(AddressKind::Site, policy.counter(site), site, capacity),
+            digests: Store::new(AddressKind::Digest, counter, limit, capacity),
             policy,
             missing_told: AtomicBool::new(false),
+            shadow_refusals: AtomicU64::new(0),
         }
     }
 
     pub(super) fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The limit in force.
+    pub(super) fn current(&self) -> u32 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// How often the limit has changed.
+    #[inline]
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Holds all keys to another limit from now on; what they have used up stays used up.
+    pub(super) fn change(&self, limit: u32) {
+        self.current.store(limit, Ordering::Relaxed);
+        let (counter, site) = (self.policy.counter(limit), site_limit(limit));
+        for store in [&self.v4, &self.v6, &self.digests] {
+            store.change(counter, limit);
+        }
+        self.sites.change(self.policy.counter(site), site);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn keys(&self) -> usize {
@@ -82,15 +129,38 @@ impl Limit {
         self.stores().map(Store::overflowed).sum()
     }
 
-    /// Whether this is the first request without a key.
-    pub(super) fn tell_missing(&self) -> bool {
-        !self.missing_told.swap(true, Ordering::Relaxed)
+    pub(super) fn shadow_refusals(&self) -> u64 {
+        self.shadow_refusals.load(Ordering::Relaxed)
     }
 
     /// Forgets what a key has used up.
     pub(super) fn reset(&self, key: Key, now: Monotonic) {
-        let (_, step) = self.steps(0, key);
+        let (_, step) = self.steps(0, key, None);
         step.store.reset(step.address, now.as_nanos());
+    }
+
+    /// What is left to a key: of its own limit, or of its site's where that is less.
+    pub(super) fn left(&self, key: Key, now: Monotonic) -> Left {
+        let (site, step) = self.steps(0, key, None);
+        let left = |step: Step<'_>| step.store.hold(step.address, now.as_nanos()).left(None);
+        let own = left(step);
+        match site.map(left) {
+            Some(site) if tightness(site) < tightness(own) => site,
+            _ => own,
+        }
+    }
+
+    /// Gives a charge back.
+    pub(super) fn refund(&self, receipt: &Receipt, now: Monotonic) {
+        let store = match receipt.address.kind() {
+            AddressKind::V4 => &self.v4,
+            AddressKind::V6 => &self.v6,
+            AddressKind::Site => &self.sites,
+            AddressKind::Digest => &self.digests,
+        };
+        store
+            .hold(receipt.address, now.as_nanos())
+            .refund(receipt.charged, receipt.quota);
     }
 
     fn stores(&self) -> impl Iterator<Item = &Store> {
@@ -98,22 +168,26 @@ impl Limit {
     }
 
     /// The slots that a key is counted in, in the order in which they are locked.
-    fn steps(&self, policy: usize, key: Key) -> (Option<Step<'_>>, Step<'_>) {
-        let limit = self.policy.limit();
-        let step = |store, address, limit| Step {
+    #[inline]
+    fn steps(&self, policy: usize, key: Key, quota: Option<u32>) -> (Option<Step<'_>>, Step<'_>) {
+        let step = |store, address, quota| Step {
             policy,
+            limit: self,
             store,
             address,
-            limit,
-            cost: self.policy.cost(),
+            quota,
         };
         match key.0 {
-            Kind::V4(bits) => (None, step(&self.v4, Address::v4(bits), limit)),
+            Kind::V4(bits) => (None, step(&self.v4, Address::v4(bits), quota)),
             Kind::V6(bits) => (
-                Some(step(&self.sites, Address::site(bits), site_limit(limit))),
-                step(&self.v6, Address::v6(bits), limit),
+                Some(step(
+                    &self.sites,
+                    Address::site(bits),
+                    quota.map(site_limit),
+                )),
+                step(&self.v6, Address::v6(bits), quota),
             ),
-            Kind::Digest(bits) => (None, step(&self.digests, Address::digest(bits), limit)),
+            Kind::Digest(bits) => (None, step(&self.digests, Address::digest(bits), quota)),
         }
     }
 }
@@ -128,6 +202,7 @@ impl fmt::Debug for Limit {
 ///
 /// `want_left` asks for what is left after the charge. `on_missing` is told of the first request
 /// of each policy that has no key.
+#[inline]
 pub(super) fn check(
     limits: &[Arc<Limit>],
     head: Head<'_>,
@@ -135,18 +210,12 @@ pub(super) fn check(
     want_left: bool,
     on_missing: impl Fn(),
 ) -> Decision {
-    let mut run = Run {
-        now: now.as_nanos(),
-        want_left,
-        binding: None,
-        wait: 0,
-        refusing: Vec::new(),
-    };
+    let mut run = Run::new(now, want_left);
     // Keys first: a closure of the user's must not run while a shard is locked.
     let key = |limit: &Limit| match limit.policy.source().key(head) {
         Some(key) => Ok(Some(key)),
         None => {
-            if limit.tell_missing() {
+            if !limit.missing_told.swap(true, Ordering::Relaxed) {
                 on_missing();
             }
             match limit.policy.missing() {
@@ -158,13 +227,10 @@ pub(super) fn check(
     };
     if let [limit] = limits {
         match key(limit) {
-            Ok(Some(key)) => match limit.steps(0, key) {
-                (None, step) => run.walk(&mut [Some(step)].iter()),
-                (site, step) => run.walk(&mut [site, Some(step)].iter()),
-            },
-            Ok(None) => true,
+            Ok(Some(key)) => run.one(limit, key, limit.policy.quota(head)),
+            Ok(None) => {}
             Err(()) => return Decision::NoKey,
-        };
+        }
         return run.decision();
     }
     let mut few = [const { None }; FEW];
@@ -178,7 +244,7 @@ pub(super) fn check(
     for (index, limit) in limits.iter().enumerate() {
         match key(limit) {
             Ok(Some(key)) => {
-                let (site, step) = limit.steps(index, key);
+                let (site, step) = limit.steps(index, key, limit.policy.quota(head));
                 plan[index * 2] = site;
                 plan[index * 2 + 1] = Some(step);
             }
@@ -190,69 +256,116 @@ pub(super) fn check(
     run.decision()
 }
 
+/// Judges and charges one key of one policy, which keeps its index `policy`.
+pub(super) fn charge(limit: &Limit, key: Key, now: Monotonic) -> Decision {
+    let mut run = Run::new(now, false);
+    run.keep_receipts = true;
+    run.one(limit, key, None);
+    run.decision()
+}
+
 /// A slot to judge and to charge.
 #[derive(Clone, Copy)]
 struct Step<'a> {
     policy: usize,
+    limit: &'a Limit,
     store: &'a Store,
     address: Address,
-    limit: u32,
-    cost: u32,
+    quota: Option<u32>,
 }
 
 struct Run {
     now: u64,
     want_left: bool,
+    keep_receipts: bool,
     binding: Option<Binding>,
     wait: u64,
     refusing: Vec<usize>,
+    receipts: Vec<Receipt>,
+    shadowed: bool,
 }
 
 impl Run {
+    fn new(now: Monotonic, want_left: bool) -> Self {
+        Self {
+            now: now.as_nanos(),
+            want_left,
+            keep_receipts: false,
+            binding: None,
+            wait: 0,
+            refusing: Vec::new(),
+            receipts: Vec::new(),
+            shadowed: false,
+        }
+    }
+
+    #[inline]
+    fn one(&mut self, limit: &Limit, key: Key, quota: Option<u32>) {
+        match limit.steps(0, key, quota) {
+            (None, step) => self.walk(&mut slice::from_ref(&Some(step)).iter()),
+            (site, step) => self.walk(&mut [site, Some(step)].iter()),
+        };
+    }
+
     /// Locks and judges one slot after the other, and charges them on the way back: at the end of
     /// the way every slot is locked and every judgement known. Returns whether it charges.
     ///
     /// Tables are locked in the order of the policies, which is one order for all layers that
     /// share them, so no two requests wait for each other.
-    fn walk<'a>(&mut self, steps: &mut std::slice::Iter<'_, Option<Step<'a>>>) -> bool {
+    fn walk<'a>(&mut self, steps: &mut slice::Iter<'_, Option<Step<'a>>>) -> bool {
         let Some(step) = steps.by_ref().flatten().next() else {
             return self.refusing.is_empty();
         };
+        let policy = &step.limit.policy;
         let mut held = step.store.hold(step.address, self.now);
-        match held.judge(step.limit, step.cost) {
+        match held.judge(step.quota, policy.cost()) {
             Ok(ticket) => {
                 let charge = self.walk(steps);
                 if charge {
-                    held.commit(ticket, step.cost);
-                    if self.want_left {
-                        self.note(step.policy, held.left(step.limit));
+                    let charged = held.commit(ticket, policy.cost());
+                    if self.want_left && !policy.is_shadow() {
+                        self.note(step.policy, held.left(step.quota));
+                    }
+                    if self.keep_receipts || policy.refunds() {
+                        self.receipts.push(Receipt {
+                            policy: step.policy,
+                            address: step.address,
+                            quota: step.quota,
+                            charged,
+                        });
                     }
                 }
                 charge
             }
+            Err(_) if policy.is_shadow() => {
+                self.shadowed = true;
+                step.limit.shadow_refusals.fetch_add(1, Ordering::Relaxed);
+                self.walk(steps)
+            }
             Err(wait) => {
-                if self.refusing.last() != Some(&step.policy) {
-                    self.refusing.push(step.policy);
-                }
-                if self.wait <= wait {
-                    self.wait = wait;
-                    self.binding = Some(Binding {
-                        policy: step.policy,
-                        left: held.left(step.limit),
-                    });
-                }
+                self.refuse(step.policy, wait, held.left(step.quota));
                 self.walk(steps)
             }
         }
     }
 
-    /// Keeps the tightest: fewest units, then the longest time to more.
+    #[cold]
+    fn refuse(&mut self, policy: usize, wait: u64, left: Left) {
+        if self.refusing.last() != Some(&policy) {
+            self.refusing.push(policy);
+        }
+        if self.wait <= wait {
+            self.wait = wait;
+            self.binding = Some(Binding { policy, left });
+        }
+    }
+
+    /// Keeps the tightest.
     fn note(&mut self, policy: usize, left: Left) {
-        let tighter = self.binding.is_none_or(|held| {
-            (left.units, std::cmp::Reverse(left.more_in))
-                < (held.left.units, std::cmp::Reverse(held.left.more_in))
-        });
-        if tighter {
+        if self
+            .binding
+            .is_none_or(|held| tightness(left) < tightness(held.left))
+        {
             self.binding = Some(Binding { policy, left });
         }
     }
@@ -264,9 +377,18 @@ impl Run {
                 wait: self.wait,
                 policies: self.refusing,
             }),
-            binding => Decision::Admitted(binding),
+            binding => Decision::Admitted(Outcome {
+                binding,
+                receipts: self.receipts,
+                shadowed: self.shadowed,
+            }),
         }
     }
+}
+
+/// Fewest units first, then the longest time to more.
+fn tightness(left: Left) -> (u32, Reverse<u64>) {
+    (left.units, Reverse(left.more_in))
 }
 
 /// How much a /48 may use up.

@@ -57,9 +57,9 @@ mod store;
 mod window;
 
 pub use self::{
-    fields::FieldsVersion,
+    fields::{FieldsVersion, LegacyReset},
     future::RateLimitFuture,
-    handle::Handle,
+    handle::{Charge, Handle, Usage},
     key::Key,
     layer::RateLimitLayer,
     policy::{MissingKey, Policy},

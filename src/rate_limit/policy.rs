@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::StatusCode;
+
 use super::{
     key::{Key, KeySource},
     window::Window,
@@ -42,6 +44,9 @@ pub struct Policy {
     key: KeySource,
     missing: MissingKey,
     capacity: usize,
+    quota: Option<Arc<dyn Fn(Head<'_>) -> Option<u32> + Send + Sync>>,
+    refund: Option<fn(StatusCode) -> bool>,
+    shadow: bool,
 }
 
 /// How a policy counts.
@@ -170,6 +175,53 @@ impl Policy {
         })
     }
 
+    /// Gives some keys a lower limit than the policy's, which stays the highest; `None` is the
+    /// policy's own. The fields show what is left of it, and `q` of the policy.
+    ///
+    /// ```
+    /// use portcullis::rate_limit::Policy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = Policy::strict("general", 1_000, Duration::from_secs(900))?
+    ///     .with_quota(|head| (!head.headers.contains_key("x-paid")).then_some(100));
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn with_quota<F>(self, quota: F) -> Self
+    where
+        F: Fn(Head<'_>) -> Option<u32> + Send + Sync + 'static,
+    {
+        Self {
+            quota: Some(Arc::new(quota)),
+            ..self
+        }
+    }
+
+    /// Counts failures alone: responses under 400 are given back.
+    ///
+    /// Every request is charged first, so guesses that run side by side cannot pass together, and
+    /// a request whose response never came (the client hung up) stays charged.
+    pub fn failures_only(self) -> Self {
+        self.refund_when(|status| status.as_u16() < 400)
+    }
+
+    /// Gives back the charge of a request whose response has a status for which `refund` is true.
+    pub fn refund_when(self, refund: fn(StatusCode) -> bool) -> Self {
+        Self {
+            refund: Some(refund),
+            ..self
+        }
+    }
+
+    /// Counts, and never refuses: what would have been refused is sent as an event with the reason
+    /// `shadow`, and counted by [`Handle::shadow_refusals`](super::Handle::shadow_refusals). The
+    /// policy does not stand in the fields.
+    pub fn shadow(self) -> Self {
+        Self {
+            shadow: true,
+            ..self
+        }
+    }
+
     /// The name, as it stands in the fields and in [`only`](super::RateLimitLayer::only).
     #[must_use]
     pub fn name(&self) -> &str {
@@ -223,6 +275,37 @@ impl Policy {
         &self.key
     }
 
+    #[inline]
+    pub(super) fn quota(&self, head: Head<'_>) -> Option<u32> {
+        self.quota.as_ref().and_then(|quota| quota(head))
+    }
+
+    #[inline]
+    pub(super) fn refunds(&self) -> bool {
+        self.refund.is_some()
+    }
+
+    pub(super) fn gives_back(&self, status: StatusCode) -> bool {
+        self.refund.is_some_and(|refund| refund(status))
+    }
+
+    #[inline]
+    pub(super) fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
+    /// Whether the policy could have this limit.
+    pub(super) fn check_limit(&self, limit: u32) -> Result<(), ConfigError> {
+        Self::check(limit, self.window, self.algorithm)?;
+        if self.cost > limit {
+            return Err(ConfigError::new(
+                "rate limit",
+                "must not be below the cost of a request",
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
@@ -253,6 +336,23 @@ impl Policy {
                 "must be 1 to 64 printable ASCII characters",
             ));
         }
+        Self::check(limit, window, algorithm)?;
+        Ok(Self {
+            name,
+            limit,
+            window,
+            algorithm,
+            cost: 1,
+            key: KeySource::Client,
+            missing: MissingKey::default(),
+            capacity: DEFAULT_CAPACITY,
+            quota: None,
+            refund: None,
+            shadow: false,
+        })
+    }
+
+    fn check(limit: u32, window: Duration, algorithm: Algorithm) -> Result<(), ConfigError> {
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(ConfigError::new(
                 "rate limit",
@@ -271,16 +371,7 @@ impl Policy {
                 "must be at most one for each nanosecond of the window",
             ));
         }
-        Ok(Self {
-            name,
-            limit,
-            window,
-            algorithm,
-            cost: 1,
-            key: KeySource::Client,
-            missing: MissingKey::default(),
-            capacity: DEFAULT_CAPACITY,
-        })
+        Ok(())
     }
 }
 

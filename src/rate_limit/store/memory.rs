@@ -8,7 +8,7 @@ use std::{
 use siphasher::sip::SipHasher13;
 
 use super::{
-    super::window::{Left, Ticket, Window},
+    super::window::{Charged, Left, Ticket, Window},
     table::{MAX_SLOT_WORDS, Place, Probe, Table},
 };
 use crate::secret::random;
@@ -28,9 +28,11 @@ pub(in super::super) struct Address {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum AddressKind {
+pub(in super::super) enum AddressKind {
     V4,
+    /// An IPv6 /64.
     V6,
+    /// An IPv6 /48.
     Site,
     Digest,
 }
@@ -50,6 +52,7 @@ struct Shard(Mutex<State>);
 struct State {
     table: Table,
     window: Window,
+    limit: u32,
     /// The latest reading seen: time does not go back in a shard.
     now: u64,
     settled: u64,
@@ -72,6 +75,10 @@ impl Address {
 
     pub(in super::super) fn digest(bits: [u64; 2]) -> Self {
         Self::new(AddressKind::Digest, bits)
+    }
+
+    pub(in super::super) fn kind(&self) -> AddressKind {
+        self.kind
     }
 
     const fn new(kind: AddressKind, bits: [u64; 2]) -> Self {
@@ -110,23 +117,12 @@ impl AddressKind {
 }
 
 impl Store {
-    pub(in super::super) fn v4(window: Window, capacity: usize) -> Self {
-        Self::new(AddressKind::V4, window, capacity)
-    }
-
-    pub(in super::super) fn v6(window: Window, capacity: usize) -> Self {
-        Self::new(AddressKind::V6, window, capacity)
-    }
-
-    pub(in super::super) fn sites(window: Window, capacity: usize) -> Self {
-        Self::new(AddressKind::Site, window, capacity)
-    }
-
-    pub(in super::super) fn digests(window: Window, capacity: usize) -> Self {
-        Self::new(AddressKind::Digest, window, capacity)
-    }
-
-    fn new(kind: AddressKind, window: Window, capacity: usize) -> Self {
+    pub(in super::super) fn new(
+        kind: AddressKind,
+        window: Window,
+        limit: u32,
+        capacity: usize,
+    ) -> Self {
         // Enough shards that threads seldom meet, and none so large that growing it takes long.
         let shards = (capacity / SMALL_SHARD)
             .clamp(1, MANY_SHARDS)
@@ -137,6 +133,7 @@ impl Store {
             Shard(Mutex::new(State {
                 table: Table::new(kind.key_words(), window.words(), max),
                 window,
+                limit,
                 now: 0,
                 settled: 0,
             }))
@@ -190,6 +187,25 @@ impl Store {
         table.forget(&held.probe);
     }
 
+    /// Holds keys to another limit from now on, by another window where the one in use cannot, and
+    /// keeps what they have used up. Slots never get smaller, so that nothing is forgotten that
+    /// counts again when the limit goes up. The shards change one after the other.
+    pub(in super::super) fn change(&self, window: Window, limit: u32) {
+        for shard in &self.shards {
+            let state = &mut *lock(shard);
+            state.limit = limit;
+            let (old, now) = (state.window, state.now);
+            if old.holds(limit) {
+                continue;
+            }
+            state.table.reslot(window.words(), |slot, held| {
+                window.adopt(slot, now, &old, held);
+            });
+            state.window = window;
+            state.settled = now;
+        }
+    }
+
     /// Keys that have an entry.
     pub(in super::super) fn len(&self) -> usize {
         self.shards
@@ -213,9 +229,12 @@ impl Store {
 }
 
 impl Held<'_> {
+    /// Whether `cost` more units fit; otherwise the nanoseconds to wait. `quota` is the key's own
+    /// limit, where it is lower than all others'.
     #[inline]
-    pub(in super::super) fn judge(&self, limit: u32, cost: u32) -> Result<Ticket, u64> {
+    pub(in super::super) fn judge(&self, quota: Option<u32>, cost: u32) -> Result<Ticket, u64> {
         let State { table, window, .. } = &*self.shard;
+        let limit = self.limit(quota);
         match table.slot(self.place, &self.probe) {
             Some(slot) => window.judge(slot, self.now, limit, cost),
             None => {
@@ -227,16 +246,32 @@ impl Held<'_> {
         }
     }
 
+    /// Charges what was judged.
     #[inline]
-    pub(in super::super) fn commit(&mut self, ticket: Ticket, cost: u32) {
+    pub(in super::super) fn commit(&mut self, ticket: Ticket, cost: u32) -> Charged {
         let State { table, window, .. } = &mut *self.shard;
         let slot = table.slot_mut(&mut self.place, &self.probe, window, self.now);
         window.commit(slot, ticket, cost);
+        Charged {
+            ticket,
+            at: self.now,
+            cost,
+        }
     }
 
-    /// What is left of `limit`.
-    pub(in super::super) fn left(&self, limit: u32) -> Left {
+    /// Gives back what was charged.
+    pub(in super::super) fn refund(&mut self, charged: Charged, quota: Option<u32>) {
+        let limit = self.limit(quota);
+        let State { table, window, .. } = &mut *self.shard;
+        if let Some(slot) = table.existing_mut(self.place, &self.probe) {
+            window.refund(slot, charged, self.now, limit);
+        }
+    }
+
+    /// What is left to the key.
+    pub(in super::super) fn left(&self, quota: Option<u32>) -> Left {
         let State { table, window, .. } = &*self.shard;
+        let limit = self.limit(quota);
         match table.slot(self.place, &self.probe) {
             Some(slot) => window.left(slot, self.now, limit),
             None => Left {
@@ -244,6 +279,12 @@ impl Held<'_> {
                 more_in: 0,
             },
         }
+    }
+
+    #[inline]
+    fn limit(&self, quota: Option<u32>) -> u32 {
+        let limit = self.shard.limit;
+        quota.map_or(limit, |quota| quota.min(limit))
     }
 }
 
@@ -290,16 +331,16 @@ mod tests {
     }
 
     impl Traced {
-        fn new(window: Window) -> Self {
+        fn new(window: Window, limit: u32) -> Self {
             Self {
-                store: Store::v4(window, 64),
+                store: Store::new(AddressKind::V4, window, limit, 64),
                 admitted: Vec::new(),
             }
         }
 
-        fn try_charge(&mut self, now: u64, limit: u32, cost: u32) -> Result<(), u64> {
+        fn try_charge(&mut self, now: u64, cost: u32) -> Result<(), u64> {
             let mut held = self.store.hold(ADDRESS, now);
-            let ticket = held.judge(limit, cost)?;
+            let ticket = held.judge(None, cost)?;
             held.commit(ticket, cost);
             self.admitted.push((now, cost));
             Ok(())
@@ -341,13 +382,13 @@ mod tests {
         #[test]
         fn a_strict_window_agrees_with_the_naive_list((limit, span, steps) in traces()) {
             let window = Window::strict(limit, span);
-            let mut traced = Traced::new(window);
+            let mut traced = Traced::new(window, limit);
             let mut now = 0;
             for (step, cost) in steps {
                 now += step;
                 let fits = |span| traced.used(now, span) + cost <= limit;
                 let (must_refuse, may_admit) = (!fits(span), fits(window.memory()));
-                match traced.try_charge(now, limit, cost) {
+                match traced.try_charge(now, cost) {
                     Ok(()) => prop_assert!(!must_refuse, "admitted too much"),
                     Err(_) => prop_assert!(!may_admit, "refused for nothing"),
                 }
@@ -361,12 +402,12 @@ mod tests {
             phase in 0..u64::MAX / 2,
             steps in prop::collection::vec((0_u64..100_000_000, 1_u32..4), 1..120),
         ) {
-            let mut traced = Traced::new(Window::strict(limit, span));
+            let mut traced = Traced::new(Window::strict(limit, span), limit);
             let mut now = phase;
             for (step, cost) in steps {
                 now += step;
                 let fits = traced.used(now, span) + cost <= limit;
-                prop_assert_eq!(traced.try_charge(now, limit, cost).is_ok(), fits);
+                prop_assert_eq!(traced.try_charge(now, cost).is_ok(), fits);
             }
         }
 
@@ -376,11 +417,11 @@ mod tests {
             (limit, span, steps) in traces(),
         ) {
             let window = if smooth { Window::smooth } else { Window::strict }(limit, span);
-            let mut traced = Traced::new(window);
+            let mut traced = Traced::new(window, limit);
             let mut now = 0;
             for (step, cost) in steps {
                 now += step;
-                if let Err(wait) = traced.try_charge(now, limit, cost) {
+                if let Err(wait) = traced.try_charge(now, cost) {
                     // Copies, since a reading that was ahead counts for its shard.
                     let slot = slot_of(&traced.store);
                     let judge = |at| window.judge(&slot, at, limit, cost).is_ok();
@@ -404,13 +445,13 @@ mod tests {
         #[test]
         fn a_smooth_window_agrees_with_its_definition((limit, span, steps) in traces()) {
             let period = u128::from(span.div_ceil(limit.into()));
-            let mut traced = Traced::new(Window::smooth(limit, span));
+            let mut traced = Traced::new(Window::smooth(limit, span), limit);
             let (mut now, mut arrival) = (0, 0_u128);
             for (step, cost) in steps {
                 now += step;
                 let next = arrival.max(now.into()) + period * u128::from(cost);
                 let fits = next <= u128::from(now) + period * u128::from(limit);
-                prop_assert_eq!(traced.try_charge(now, limit, cost).is_ok(), fits);
+                prop_assert_eq!(traced.try_charge(now, cost).is_ok(), fits);
                 if fits {
                     arrival = next;
                 }
@@ -425,15 +466,129 @@ mod tests {
             readings in prop::collection::vec(0_u64..5_000_000, 1..200),
         ) {
             const SPAN: u64 = 1_000_000;
-            let mut traced = Traced::new(Window::strict(limit, SPAN));
+            let mut traced = Traced::new(Window::strict(limit, SPAN), limit);
             let mut latest = 0;
             for reading in readings {
                 latest = latest.max(reading);
-                if traced.try_charge(reading, limit, 1).is_ok() {
+                if traced.try_charge(reading, 1).is_ok() {
                     traced.admitted.pop();
                     traced.admitted.push((latest, 1));
                 }
                 prop_assert!(traced.used(latest, SPAN) <= limit);
+            }
+        }
+
+        #[test]
+        fn what_is_given_back_was_never_charged(
+            limit in 1_u32..=40,
+            span in 1_000_000_u64..500_000_000,
+            steps in prop::collection::vec((0_u64..100_000_000, 1_u32..4, any::<u8>()), 1..150),
+        ) {
+            let mut traced = Traced::new(Window::strict(limit, span), limit);
+            let mut tickets = Vec::new();
+            let mut now = 0;
+            for (step, cost, choice) in steps {
+                now += step;
+                if choice % 3 == 0 && !tickets.is_empty() {
+                    let index = usize::from(choice) % tickets.len();
+                    traced.admitted.swap_remove(index);
+                    let mut held = traced.store.hold(ADDRESS, now);
+                    held.refund(tickets.swap_remove(index), None);
+                    continue;
+                }
+                let fits = traced.used(now, span) + cost <= limit;
+                let judged = {
+                    let mut held = traced.store.hold(ADDRESS, now);
+                    held.judge(None, cost).map(|ticket| {
+                        tickets.push(held.commit(ticket, cost));
+                        traced.admitted.push((now, cost));
+                    })
+                };
+                if limit <= 16 {
+                    prop_assert_eq!(judged.is_ok(), fits, "the log is exact");
+                } else {
+                    prop_assert!(fits || judged.is_err(), "admitted too much");
+                }
+            }
+        }
+
+        #[test]
+        fn giving_back_to_a_smooth_window_gives_no_more_than_was_taken(
+            limit in 1_u32..=10,
+            steps in prop::collection::vec((0_u64..300_000, any::<u8>()), 1..150),
+        ) {
+            const SPAN: u64 = 1_000_000;
+            let window = Window::smooth(limit, SPAN);
+            let period = SPAN.div_ceil(limit.into());
+            let store = Store::new(AddressKind::V4, window, limit, 64);
+            let mut outstanding: Vec<Charged> = Vec::new();
+            let mut now = 1;
+            for (step, choice) in steps {
+                now += step;
+                let mut held = store.hold(ADDRESS, now);
+                if choice % 3 == 0 && !outstanding.is_empty() {
+                    let index = usize::from(choice) % outstanding.len();
+                    held.refund(outstanding.remove(index), None);
+                } else if let Ok(ticket) = held.judge(None, 1) {
+                    outstanding.push(held.commit(ticket, 1));
+                }
+                drop(held);
+                // What remains, charged alone from the beginning.
+                let alone = outstanding.iter().fold(0, |arrival, charged| charged.at.max(arrival) + period);
+                let slot = slot_of(&store);
+                let arrival = u64::from(slot[0]) | u64::from(slot[1]) << 32;
+                prop_assert!(arrival.max(now) >= alone.max(now));
+            }
+        }
+
+        #[test]
+        fn a_changed_limit_keeps_what_was_used_up(
+            limits in prop::collection::vec(1_u32..400, 1..12),
+            steps in prop::collection::vec((0_u64..400_000, any::<u8>()), 1..300),
+        ) {
+            const SPAN: u64 = 1_000_000;
+            let mut limit = limits[0];
+            let mut traced = Traced::new(Window::strict(limit, SPAN), limit);
+            let mut limits = limits.iter().cycle();
+            let mut now = 0;
+            for (step, choice) in steps {
+                if choice < 40 {
+                    limit = *limits.next().unwrap();
+                    traced.store.change(Window::strict(limit, SPAN), limit);
+                }
+                now += step / 8;
+                for _ in 0..choice % 32 {
+                    let used = traced.used(now, SPAN);
+                    let admitted = traced.try_charge(now, 1).is_ok();
+                    prop_assert!(!admitted || used < limit, "{used} of {limit}");
+                }
+            }
+            now += SPAN * 2;
+            prop_assert_eq!((0..500).filter(|_| traced.try_charge(now, 1).is_ok()).count(), limit as usize);
+        }
+
+        #[test]
+        fn no_key_passes_its_limit_when_there_is_no_room(
+            charges in prop::collection::vec((0_u32..6, 0_u32..60, 0_u64..60_000), 1..800),
+        ) {
+            const SPAN: u64 = 1_000_000;
+            let store = Store::new(AddressKind::V4, Window::strict(2, SPAN), 2, 64);
+            let mut admitted: Vec<(u32, u64)> = Vec::new();
+            let mut now = 0;
+            for (network, host, step) in charges {
+                now += step / 30;
+                let bits = network << 16 | host;
+                let mut held = store.hold(Address::v4(bits), now);
+                let used = admitted
+                    .iter()
+                    .filter(|(key, at)| *key == bits && now - at < SPAN);
+                if let Ok(ticket) = held.judge(None, 1) {
+                    prop_assert!(used.count() < 2, "admitted too much");
+                    held.commit(ticket, 1);
+                    admitted.push((bits, now));
+                }
+                drop(held);
+                prop_assert!(store.len() <= 64);
             }
         }
 
@@ -444,15 +599,15 @@ mod tests {
         ) {
             // One table sweeps while it is used, the other one has a store for each key.
             let window = Window::strict(3, 1_000_000);
-            let swept = Store::v4(window, 100_000);
-            let alone: Vec<_> = (0..keys).map(|_| Store::v4(window, 64)).collect();
+            let swept = Store::new(AddressKind::V4, window, 3, 100_000);
+            let alone: Vec<_> = (0..keys).map(|_| Store::new(AddressKind::V4, window, 3, 64)).collect();
             let mut now = 0;
             for (key, step) in charges {
                 now += step;
                 let address = Address::v4(key % keys);
                 let admit = |store: &Store| {
                     let mut held = store.hold(address, now);
-                    held.judge(3, 1).map(|ticket| held.commit(ticket, 1))
+                    held.judge(None, 1).map(|ticket| held.commit(ticket, 1).at)
                 };
                 prop_assert_eq!(admit(&swept), admit(&alone[(key % keys) as usize]));
             }
@@ -464,11 +619,11 @@ mod tests {
         for limit in [1, 5, 16, 17, 100, 300, 70_000] {
             let span = 900_000_000_000;
             for window in [Window::strict(limit, span), Window::smooth(limit, span)] {
-                let mut traced = Traced::new(window);
+                let mut traced = Traced::new(window, limit);
                 let mut now = 5;
                 for idle in [0, span * 2, u64::MAX / 4] {
                     now += idle;
-                    let burst = (0..limit * 2).filter(|_| traced.try_charge(now, limit, 1).is_ok());
+                    let burst = (0..limit * 2).filter(|_| traced.try_charge(now, 1).is_ok());
                     assert_eq!(burst.count(), limit as usize, "{window:?} after {idle}");
                 }
             }
@@ -478,10 +633,10 @@ mod tests {
     #[test]
     fn a_spray_never_passes_the_cap_and_never_sheds_a_debt() {
         let window = Window::strict(2, 1_000_000_000);
-        let store = Store::v4(window, 1_000);
+        let store = Store::new(AddressKind::V4, window, 2, 1_000);
         let charge = |bits, now| {
             let mut held = store.hold(Address::v4(bits), now);
-            held.judge(2, 1)
+            held.judge(None, 1)
                 .map(|ticket| held.commit(ticket, 1))
                 .is_ok()
         };

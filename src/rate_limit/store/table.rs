@@ -113,6 +113,43 @@ impl Table {
         }
     }
 
+    /// The slot at a place where there is one.
+    pub(super) fn existing_mut(&mut self, place: Place, probe: &Probe) -> Option<&mut [u32]> {
+        match place {
+            Place::Entry(index) => {
+                let start = index * self.stride() + 1 + self.key_words;
+                self.words.get_mut(start..start + self.slot_words)
+            }
+            Place::Vacant => None,
+            Place::Shared => {
+                let start = usize::from(probe.row) * self.slot_words;
+                self.overflow.get_mut(start..start + self.slot_words)
+            }
+        }
+    }
+
+    /// The same keys with slots of another length, each filled by `adopt` from the old one.
+    pub(super) fn reslot(&mut self, slot_words: usize, mut adopt: impl FnMut(&mut [u32], &[u32])) {
+        let (old, head) = (self.stride(), 1 + self.key_words);
+        let new = head + slot_words;
+        let mut words = vec![EMPTY; self.words.len() / old * new];
+        let entries = words
+            .chunks_exact_mut(new)
+            .zip(self.words.chunks_exact(old));
+        for (entry, held) in entries.filter(|(_, held)| held[0] != EMPTY) {
+            entry[..head].copy_from_slice(&held[..head]);
+            adopt(&mut entry[head..], &held[head..]);
+        }
+        let mut overflow = vec![0; self.overflow.len() / self.slot_words * slot_words];
+        let slots = overflow.chunks_exact_mut(slot_words);
+        for (slot, held) in slots.zip(self.overflow.chunks_exact(self.slot_words)) {
+            adopt(slot, held);
+        }
+        self.words = words;
+        self.overflow = overflow;
+        self.slot_words = slot_words;
+    }
+
     /// Forgets a key and what it has used up.
     pub(super) fn forget(&mut self, probe: &Probe) {
         if let Some(index) = self.find(probe) {

@@ -64,6 +64,28 @@ impl Gcra {
         set_arrival(slot, ticket.0);
     }
 
+    /// The bucket leaks one weight in a period: since `at` it leaked at most the time that passed
+    /// more than it would have without the charge, and only the rest of the weight is owed for it.
+    pub(super) fn refund(&self, slot: &mut [u32], at: u64, now: u64, limit: u32, cost: u32) {
+        let weight = self.period(limit).saturating_mul(cost.into());
+        let owed = weight.saturating_sub(now.saturating_sub(at));
+        let arrival = arrival(slot);
+        set_arrival(slot, arrival - owed.min(arrival.saturating_sub(now)));
+    }
+
+    /// Takes over a debt in units, not in time.
+    pub(super) fn adopt(&self, slot: &mut [u32], now: u64, other: &Self, held: &[u32]) {
+        let owed = u128::from(arrival(held).saturating_sub(now));
+        if owed > 0 {
+            let owed = owed * u128::from(self.period(self.limit));
+            let owed = owed.div_ceil(other.period(other.limit).into());
+            set_arrival(
+                slot,
+                now.saturating_add(u64::try_from(owed).unwrap_or(u64::MAX)),
+            );
+        }
+    }
+
     pub(super) fn left(&self, slot: &[u32], now: u64, limit: u32) -> Left {
         let arrival = arrival(slot).max(now);
         let period = self.period(limit);

@@ -32,6 +32,10 @@ impl Log {
         self.limit as usize
     }
 
+    pub(super) fn holds(&self, limit: u32) -> bool {
+        limit <= self.limit
+    }
+
     pub(super) fn clear(&self, slot: &mut [u32], now: u64) {
         slot.fill(self.expired(now));
     }
@@ -73,6 +77,38 @@ impl Log {
         for index in 0..slot.len() {
             slot[index] = slot.get(index + cost).copied().unwrap_or(stamp);
         }
+    }
+
+    pub(super) fn refund(&self, slot: &mut [u32], ticket: Ticket, now: u64, cost: u32) {
+        let tick = now / self.tick;
+        let stamp = ticket.0 as u32;
+        if tick.saturating_sub(ticket.0) >= u64::from(self.span) {
+            return;
+        }
+        for _ in 0..cost {
+            let Some(index) = slot.iter().rposition(|held| *held == stamp) else {
+                return;
+            };
+            slot.copy_within(..index, 1);
+            slot[0] = self.expired(now);
+        }
+    }
+
+    /// Tells of each charge that still counts, oldest first, with the latest time it can be of.
+    pub(super) fn charges(&self, slot: &[u32], now: u64, mut tell: impl FnMut(u64, u32)) {
+        let tick = now / self.tick;
+        for stamp in slot {
+            let age = age(tick, *stamp);
+            if age < i64::from(self.span) {
+                tell(tick.saturating_add_signed(-age) * self.tick, 1);
+            }
+        }
+    }
+
+    /// Adds charges of a time that is not before any other's.
+    pub(super) fn record(&self, slot: &mut [u32], at: u64, count: u32) {
+        let ticket = Ticket(at.div_ceil(self.tick));
+        Self::commit(slot, ticket, count.min(self.limit));
     }
 
     pub(super) fn left(&self, slot: &[u32], now: u64, limit: u32) -> Left {

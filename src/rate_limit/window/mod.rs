@@ -22,6 +22,14 @@ pub(super) enum Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket(u64);
 
+/// A charge that was committed, and what is needed to give it back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Charged {
+    pub(super) ticket: Ticket,
+    pub(super) at: u64,
+    pub(super) cost: u32,
+}
+
 /// What is left to a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Left {
@@ -87,6 +95,48 @@ impl Window {
             Self::Log(_) => Log::commit(slot, ticket, cost),
             Self::Ring(ring) => ring.commit(slot, ticket, cost),
             Self::Gcra(_) => Gcra::commit(slot, ticket),
+        }
+    }
+
+    /// Gives back a charge, as far as it still counts.
+    pub(super) fn refund(&self, slot: &mut [u32], charged: Charged, now: u64, limit: u32) {
+        let Charged { ticket, at, cost } = charged;
+        match self {
+            Self::Log(log) => log.refund(slot, ticket, now, cost),
+            Self::Ring(ring) => ring.refund(slot, ticket, now, cost),
+            Self::Gcra(gcra) => gcra.refund(slot, at, now, limit, cost),
+        }
+    }
+
+    /// Whether slots of this window can also be held to `limit`.
+    pub(super) fn holds(&self, limit: u32) -> bool {
+        match self {
+            Self::Log(log) => log.holds(limit),
+            Self::Ring(ring) => ring.holds(limit),
+            Self::Gcra(_) => false,
+        }
+    }
+
+    /// Fills a slot of this window with what a slot of another window remembers. Nothing
+    /// is lost: this window holds more.
+    pub(super) fn adopt(&self, slot: &mut [u32], now: u64, other: &Self, held: &[u32]) {
+        self.clear(slot, now);
+        match (self, other) {
+            (Self::Log(log), Self::Log(old)) => {
+                old.charges(held, now, |at, count| log.record(slot, at, count));
+            }
+            (Self::Log(log), Self::Ring(old)) => {
+                old.charges(held, now, |at, count| log.record(slot, at, count));
+            }
+            (Self::Ring(ring), Self::Log(old)) => {
+                old.charges(held, now, |at, count| ring.record(slot, at, count));
+            }
+            (Self::Ring(ring), Self::Ring(old)) => {
+                old.charges(held, now, |at, count| ring.record(slot, at, count));
+            }
+            (Self::Gcra(gcra), Self::Gcra(old)) => gcra.adopt(slot, now, old, held),
+            // A policy never changes from one way of counting to the other.
+            (Self::Gcra(_), _) | (_, Self::Gcra(_)) => {}
         }
     }
 

@@ -32,6 +32,10 @@ impl Ring {
         COUNTS + (SEGMENTS * self.bits / u32::BITS) as usize
     }
 
+    pub(super) fn holds(&self, limit: u32) -> bool {
+        limit <= u32::MAX >> (u32::BITS - self.bits)
+    }
+
     pub(super) fn clear(&self, slot: &mut [u32], now: u64) {
         slot.fill(0);
         slot[NEWEST] = (now / self.segment) as u32;
@@ -75,6 +79,46 @@ impl Ring {
         let count = self.count(slot, index) + cost;
         self.set(slot, index, count);
         slot[SUM] += cost;
+    }
+
+    pub(super) fn refund(&self, slot: &mut [u32], ticket: Ticket, now: u64, cost: u32) {
+        let segment = self.reach(slot, now / self.segment);
+        // Out of reach of the judge, or of what the slot still holds.
+        let past = segment.saturating_sub(ticket.0) >= u64::from(SEGMENTS);
+        let behind = slot[NEWEST].wrapping_sub(ticket.0 as u32);
+        if past || behind >= SEGMENTS {
+            return;
+        }
+        let index = ticket.0 as u32 % SEGMENTS;
+        let held = self.count(slot, index);
+        let given = cost.min(held);
+        self.set(slot, index, held - given);
+        slot[SUM] -= given;
+    }
+
+    /// Tells of the charges that still count, oldest first, with the latest time they can be of.
+    pub(super) fn charges(&self, slot: &[u32], now: u64, mut tell: impl FnMut(u64, u32)) {
+        let segment = self.reach(slot, now / self.segment);
+        for age in (gap(slot, segment)..SEGMENTS).rev() {
+            let Some(of) = segment.checked_sub(age.into()) else {
+                continue;
+            };
+            let count = self.count(slot, of as u32 % SEGMENTS);
+            if count > 0 {
+                let end = (of + 1).saturating_mul(self.segment) - 1;
+                tell(end.min(now.max(of * self.segment)), count);
+            }
+        }
+    }
+
+    /// Adds charges of a time that is not before any other's.
+    pub(super) fn record(&self, slot: &mut [u32], at: u64, count: u32) {
+        let segment = at / self.segment;
+        if (slot[NEWEST].wrapping_sub(segment as u32) as i32) > 0 {
+            // The slot was cleared to now; these are the first, and older.
+            slot[NEWEST] = segment as u32;
+        }
+        self.commit(slot, Ticket(segment), count);
     }
 
     pub(super) fn left(&self, slot: &[u32], now: u64, limit: u32) -> Left {

@@ -189,7 +189,7 @@ mod tests {
     fn a_long_list_leaves_the_stack() {
         let name = "\"".repeat(64);
         let policy = Policy::strict(name.as_str(), 1, Duration::from_secs(1)).unwrap();
-        let value = policy_value(&[const { () }; 3].map(|()| Arc::new(Limit::new(policy.clone()))));
+        let value = policy_value(&[0; 3].map(|_| Arc::new(Limit::new(policy.clone()))));
         let one = format!("\"{}\";q=1;w=1", r#"\""#.repeat(64));
         assert_eq!(value, [&*one; 3].join(", "));
     }

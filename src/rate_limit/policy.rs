@@ -44,10 +44,12 @@ pub struct Policy {
     key: KeySource,
     missing: MissingKey,
     capacity: usize,
-    quota: Option<Arc<dyn Fn(Head<'_>) -> Option<u32> + Send + Sync>>,
+    quota: Option<Quota>,
     refund: Option<fn(StatusCode) -> bool>,
     shadow: bool,
 }
+
+type Quota = Arc<dyn Fn(Head<'_>) -> Option<u32> + Send + Sync>;
 
 /// How a policy counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

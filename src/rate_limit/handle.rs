@@ -69,7 +69,7 @@ impl Handle {
                 receipts: outcome.receipts,
             }),
             Decision::Refused(mut refused) => {
-                refused.binding.policy = index;
+                refused.binding.policy = index as u32;
                 refused.policies = vec![index];
                 config.tell("exceeded", EventKind::ExcessRateLimitExceeded, None);
                 Err(config.refuse(&refused))

@@ -45,6 +45,7 @@ impl Key {
     /// assert_ne!(key, Key::client("2001:db8::203.0.113.7".parse()?));
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
+    #[inline]
     #[must_use]
     pub fn client(ip: IpAddr) -> Self {
         Self(match unwrapped(ip) {
@@ -124,6 +125,10 @@ pub(super) enum KeySource {
 }
 
 impl KeySource {
+    pub(super) fn is_client(&self) -> bool {
+        matches!(self, Self::Client)
+    }
+
     #[inline]
     pub(super) fn key(&self, head: Head<'_>) -> Option<Key> {
         match self {
@@ -145,10 +150,15 @@ impl fmt::Debug for KeySource {
 }
 
 /// The IPv4 address inside an IPv6 one, where a translator put one there.
+#[inline]
 fn unwrapped(ip: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = ip.to_canonical() else {
-        return ip.to_canonical();
+    let v6 = match ip {
+        IpAddr::V4(_) => return ip,
+        IpAddr::V6(v6) => v6,
     };
+    if let Some(v4) = v6.to_ipv4_mapped() {
+        return v4.into();
+    }
     let bits = v6.to_bits();
     if bits >> 32 == NAT64.to_bits() >> 32 {
         Ipv4Addr::from_bits(bits as u32).into()

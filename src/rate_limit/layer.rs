@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tower_layer::Layer;
 
 use super::{
@@ -134,6 +134,29 @@ impl RateLimitLayer {
             return Ok(Admitted { after: None });
         }
         let want_left = config.fields.is_some();
+        if let [limit] = &config.limits[..]
+            && let Some(left) = limit.charge(head, now, want_left)
+        {
+            return Ok(Admitted {
+                after: want_left.then(|| After {
+                    config: Arc::clone(&self.config),
+                    binding: Some(Binding { policy: 0, left }),
+                    receipts: None,
+                }),
+            });
+        }
+        self.decide_together(head, now, want_left)
+    }
+
+    /// The decision of several policies, and of whatever is not a matter of one slot.
+    #[inline(never)]
+    fn decide_together(
+        &self,
+        head: Head<'_>,
+        now: Monotonic,
+        want_left: bool,
+    ) -> Result<Admitted, Rejection> {
+        let config = &*self.config;
         match check(&config.limits, head, now, want_left, || {
             config.tell("missing_key", EventKind::Misconfigured, None);
         }) {
@@ -147,7 +170,6 @@ impl RateLimitLayer {
         }
     }
 
-    #[inline]
     fn admitted(&self, outcome: Outcome, head: Head<'_>) -> Admitted {
         if outcome.shadowed {
             let kind = EventKind::ExcessRateLimitExceeded;
@@ -161,7 +183,7 @@ impl RateLimitLayer {
             after: after.then(|| After {
                 config: Arc::clone(&self.config),
                 binding,
-                receipts,
+                receipts: (!receipts.is_empty()).then(|| receipts.into()),
             }),
         }
     }
@@ -217,36 +239,47 @@ pub(crate) struct Admitted {
 struct After {
     config: Arc<Config>,
     binding: Option<Binding>,
-    receipts: Vec<Receipt>,
+    /// Boxed, since few policies give anything back and every response carries this.
+    receipts: Option<Box<[Receipt]>>,
 }
 
 impl Admitted {
-    /// Gives back what the response's status earns, and writes the fields.
+    /// Gives back what the response's status earns, and writes the fields. Once.
     #[inline]
-    pub(crate) fn finish<B>(self, response: &mut Response<B>) {
+    pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
         if let Some(after) = &self.after {
-            let status = response.status();
-            let now = after.config.context.monotonic();
-            for receipt in &after.receipts {
-                let limit = &after.config.limits[receipt.policy];
-                if limit.policy().gives_back(status) {
-                    limit.refund(receipt, now);
-                }
-            }
-            self.apply(response.headers_mut());
+            after.refund(response.status());
+            after.write(response.headers_mut());
         }
     }
 
     /// Writes the fields alone, where they are on.
+    #[allow(dead_code, reason = "the stack calls it, which stands above the gates")]
     #[inline]
     pub(crate) fn apply(self, headers: &mut HeaderMap) {
-        if let Some(After {
-            config,
-            binding: Some(binding),
-            ..
-        }) = self.after
-        {
-            config.write(binding, |name, value| {
+        if let Some(after) = &self.after {
+            after.write(headers);
+        }
+    }
+}
+
+impl After {
+    fn refund(&self, status: StatusCode) {
+        let Some(receipts) = &self.receipts else {
+            return;
+        };
+        let now = self.config.context.monotonic();
+        for receipt in receipts.iter() {
+            let limit = &self.config.limits[receipt.policy];
+            if limit.policy().gives_back(status) {
+                limit.refund(receipt, now);
+            }
+        }
+    }
+
+    fn write(&self, headers: &mut HeaderMap) {
+        if let Some(binding) = self.binding {
+            self.config.write(binding, |name, value| {
                 headers.append(name, value);
             });
         }
@@ -276,10 +309,10 @@ impl Config {
     /// Writes the fields of one policy's state.
     #[inline]
     fn write(&self, binding: Binding, mut write: impl FnMut(HeaderName, HeaderValue)) {
-        let limit = &self.limits[binding.policy];
+        let limit = &self.limits[binding.policy as usize];
         let Left { units, more_in } = binding.left;
         write(RATELIMIT_POLICY, self.policy_value());
-        write(RATELIMIT, limit_value(limit.policy(), units, more_in));
+        write(RATELIMIT, limit_value(limit.item(), units, more_in));
         if let Some(reset) = self.legacy {
             let now = self.context.wall();
             for (name, value) in legacy(reset, limit.current(), units, more_in, now) {

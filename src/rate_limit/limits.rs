@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    fields::item,
     key::{Key, Kind},
     policy::{MissingKey, Policy},
     store::{Address, AddressKind, Store},
@@ -20,6 +21,8 @@ use crate::{head::Head, time::Monotonic};
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
     policy: Policy,
+    /// The name as it stands in the fields.
+    item: Box<[u8]>,
     /// The limit in force, which may have changed since the policy was made.
     current: AtomicU32,
     changes: AtomicU64,
@@ -55,7 +58,7 @@ pub(super) struct Outcome {
 /// The policy that leaves least, and what it leaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding {
-    pub(super) policy: usize,
+    pub(super) policy: u32,
     pub(super) left: Left,
 }
 
@@ -89,6 +92,7 @@ impl Limit {
             v6: Store::new(AddressKind::V6, counter, limit, capacity),
             sites: Store::new(AddressKind::Site, policy.counter(site), site, capacity),
             digests: Store::new(AddressKind::Digest, counter, limit, capacity),
+            item: item(policy.name()).into(),
             policy,
             missing_told: AtomicBool::new(false),
             shadow_refusals: AtomicU64::new(0),
@@ -97,6 +101,25 @@ impl Limit {
 
     pub(super) fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    pub(super) fn item(&self) -> &[u8] {
+        &self.item
+    }
+
+    /// Charges a request when that is a matter of one slot that exists; `None` says nothing but
+    /// that it takes [`check`] to find out.
+    #[inline]
+    pub(super) fn charge(&self, head: Head<'_>, now: Monotonic, want_left: bool) -> Option<Left> {
+        if !self.policy.is_plain() {
+            return None;
+        }
+        let (store, address) = match self.policy.source().key(head)?.0 {
+            Kind::V4(bits) => (&self.v4, Address::v4(bits)),
+            Kind::Digest(bits) => (&self.digests, Address::digest(bits)),
+            Kind::V6(_) => return None,
+        };
+        store.charge(address, now.as_nanos(), self.policy.cost(), want_left)
     }
 
     /// The limit in force.
@@ -212,56 +235,58 @@ pub(super) fn check(
 ) -> Decision {
     let mut run = Run::new(now, want_left);
     // Keys first: a closure of the user's must not run while a shard is locked.
-    let key = |limit: &Limit| match limit.policy.source().key(head) {
-        Some(key) => Ok(Some(key)),
-        None => {
-            if !limit.missing_told.swap(true, Ordering::Relaxed) {
-                on_missing();
-            }
-            match limit.policy.missing() {
-                MissingKey::Shared => Ok(Some(Key::MISSING)),
-                MissingKey::Skip => Ok(None),
-                MissingKey::Reject => Err(()),
-            }
-        }
-    };
-    if let [limit] = limits {
-        match key(limit) {
-            Ok(Some(key)) => run.one(limit, key, limit.policy.quota(head)),
-            Ok(None) => {}
-            Err(()) => return Decision::NoKey,
-        }
-        return run.decision();
-    }
     let mut few = [const { None }; FEW];
     let mut many = Vec::new();
-    let plan: &mut [Option<Step<'_>>] = if limits.len() * 2 <= FEW {
-        &mut few
+    let counted: &mut [Option<Counted>] = if limits.len() <= FEW {
+        &mut few[..limits.len()]
     } else {
-        many.resize_with(limits.len() * 2, || None);
+        many.resize_with(limits.len(), || None);
         &mut many
     };
-    for (index, limit) in limits.iter().enumerate() {
-        match key(limit) {
-            Ok(Some(key)) => {
-                let (site, step) = limit.steps(index, key, limit.policy.quota(head));
-                plan[index * 2] = site;
-                plan[index * 2 + 1] = Some(step);
-            }
-            Ok(None) => {}
-            Err(()) => return Decision::NoKey,
+    let mut client = None;
+    for (limit, counted) in limits.iter().zip(&mut *counted) {
+        let source = limit.policy.source();
+        let key = match client {
+            Some(_) if source.is_client() => client,
+            _ => source.key(head),
+        };
+        if source.is_client() {
+            client = key;
         }
+        let key = match (key, limit.policy.missing()) {
+            (Some(key), _) => key,
+            (None, missing) => {
+                if !limit.missing_told.swap(true, Ordering::Relaxed) {
+                    on_missing();
+                }
+                match missing {
+                    MissingKey::Shared => Key::MISSING,
+                    MissingKey::Skip => continue,
+                    MissingKey::Reject => return Decision::NoKey,
+                }
+            }
+        };
+        let quota = limit.policy.quota(head);
+        *counted = Some(Counted { key, quota });
     }
-    run.walk(&mut plan.iter());
+    run.walk(limits, counted, 0);
     run.decision()
 }
 
 /// Judges and charges one key of one policy, which keeps its index `policy`.
-pub(super) fn charge(limit: &Limit, key: Key, now: Monotonic) -> Decision {
+pub(super) fn charge(limit: &Arc<Limit>, key: Key, now: Monotonic) -> Decision {
     let mut run = Run::new(now, false);
     run.keep_receipts = true;
-    run.one(limit, key, None);
+    let counted = [Some(Counted { key, quota: None })];
+    run.walk(slice::from_ref(limit), &counted, 0);
     run.decision()
+}
+
+/// What a request is counted by in one policy.
+#[derive(Clone, Copy)]
+struct Counted {
+    key: Key,
+    quota: Option<u32>,
 }
 
 /// A slot to judge and to charge.
@@ -299,28 +324,33 @@ impl Run {
         }
     }
 
-    #[inline]
-    fn one(&mut self, limit: &Limit, key: Key, quota: Option<u32>) {
-        match limit.steps(0, key, quota) {
-            (None, step) => self.walk(&mut slice::from_ref(&Some(step)).iter()),
-            (site, step) => self.walk(&mut [site, Some(step)].iter()),
-        };
-    }
-
     /// Locks and judges one slot after the other, and charges them on the way back: at the end of
     /// the way every slot is locked and every judgement known. Returns whether it charges.
     ///
     /// Tables are locked in the order of the policies, which is one order for all layers that
     /// share them, so no two requests wait for each other.
-    fn walk<'a>(&mut self, steps: &mut slice::Iter<'_, Option<Step<'a>>>) -> bool {
-        let Some(step) = steps.by_ref().flatten().next() else {
+    fn walk(&mut self, limits: &[Arc<Limit>], counted: &[Option<Counted>], policy: usize) -> bool {
+        let (Some(limit), Some(of)) = (limits.get(policy), counted.get(policy)) else {
             return self.refusing.is_empty();
         };
+        let next = |run: &mut Self| run.walk(limits, counted, policy + 1);
+        let Some(of) = of else {
+            return next(self);
+        };
+        match limit.steps(policy, of.key, of.quota) {
+            (None, own) => self.step(own, next),
+            // An entry for a /64 is made only after its /48 admits.
+            (Some(site), own) => self.step(site, |run| run.step(own, next)),
+        }
+    }
+
+    #[inline]
+    fn step(&mut self, step: Step<'_>, next: impl FnOnce(&mut Self) -> bool) -> bool {
         let policy = &step.limit.policy;
         let mut held = step.store.hold(step.address, self.now);
         match held.judge(step.quota, policy.cost()) {
             Ok(ticket) => {
-                let charge = self.walk(steps);
+                let charge = next(self);
                 if charge {
                     let charged = held.commit(ticket, policy.cost());
                     if self.want_left && !policy.is_shadow() {
@@ -340,11 +370,11 @@ impl Run {
             Err(_) if policy.is_shadow() => {
                 self.shadowed = true;
                 step.limit.shadow_refusals.fetch_add(1, Ordering::Relaxed);
-                self.walk(steps)
+                next(self)
             }
             Err(wait) => {
                 self.refuse(step.policy, wait, held.left(step.quota));
-                self.walk(steps)
+                next(self)
             }
         }
     }
@@ -356,7 +386,10 @@ impl Run {
         }
         if self.wait <= wait {
             self.wait = wait;
-            self.binding = Some(Binding { policy, left });
+            self.binding = Some(Binding {
+                policy: policy as u32,
+                left,
+            });
         }
     }
 
@@ -366,7 +399,10 @@ impl Run {
             .binding
             .is_none_or(|held| tightness(left) < tightness(held.left))
         {
-            self.binding = Some(Binding { policy, left });
+            self.binding = Some(Binding {
+                policy: policy as u32,
+                left,
+            });
         }
     }
 
@@ -397,5 +433,5 @@ fn site_limit(limit: u32) -> u32 {
 }
 
 const SITE_FACTOR: u32 = 16;
-/// Slots of a plan that needs no allocation: four policies with a site each.
-const FEW: usize = 8;
+/// Policies that are judged without an allocation.
+const FEW: usize = 4;

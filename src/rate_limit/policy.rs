@@ -296,6 +296,12 @@ impl Policy {
         self.shadow
     }
 
+    /// Whether the policy only counts: the same for all keys, nothing given back, not in shadow.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.quota.is_none() && self.refund.is_none() && !self.shadow
+    }
+
     /// Whether the policy could have this limit.
     pub(super) fn check_limit(&self, limit: u32) -> Result<(), ConfigError> {
         Self::check(limit, self.window, self.algorithm)?;

@@ -6,8 +6,11 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{future::RateLimitFuture, layer::RateLimitLayer};
-use crate::{body::RejectionBody, head::Head};
+use super::{
+    future::{RateLimitFuture, State},
+    layer::RateLimitLayer,
+};
+use crate::{body::RejectionBody, context, head::Head, rejection::Rejection};
 
 /// The service that [`RateLimitLayer`] makes.
 #[derive(Clone, Debug)]
@@ -40,11 +43,30 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let context = &self.layer.config().context;
         match self.layer.decide(Head::of(&request), context.monotonic()) {
-            Ok(admitted) => RateLimitFuture::admitted(self.inner.call(request), admitted),
-            Err(rejection) => {
-                let response = context.refuse(&request, rejection);
-                RateLimitFuture::refused(request, response)
-            }
+            // Built where it is returned: each move of a future costs as much as a lookup.
+            Ok(admitted) => RateLimitFuture {
+                state: State::Admitted {
+                    inner: self.inner.call(request),
+                    admitted,
+                },
+            },
+            Err(rejection) => refuse(context, request, rejection),
         }
     }
+}
+
+/// Apart, so that the request is not moved to and fro for it on the way of the admitted.
+#[cold]
+#[inline(never)]
+fn refuse<F, A, B>(
+    context: &context::Context,
+    request: Request<A>,
+    rejection: Rejection,
+) -> RateLimitFuture<F, B>
+where
+    A: Body + Send + 'static,
+    B: RejectionBody,
+{
+    let response = context.refuse(&request, rejection);
+    RateLimitFuture::refused(request, response)
 }

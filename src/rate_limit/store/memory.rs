@@ -1,9 +1,6 @@
 //! Shards of tables, each behind its own lock.
 
-use std::{
-    hash::Hasher as _,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
@@ -16,7 +13,7 @@ use crate::secret::random;
 /// The slots of all keys of one kind.
 pub(in super::super) struct Store {
     shards: Box<[Shard]>,
-    seed: [u8; 16],
+    hasher: SipHasher13,
     kind: AddressKind,
 }
 
@@ -140,28 +137,58 @@ impl Store {
         };
         Self {
             shards: (0..shards).map(shard).collect(),
-            seed: random(),
+            hasher: SipHasher13::new_with_key(&random()),
             kind,
         }
+    }
+
+    /// Charges a key that has an entry, when its limit admits that; what is then left. `None` says
+    /// nothing but that it takes [`hold`](Self::hold) to find out.
+    #[inline]
+    pub(in super::super) fn charge(
+        &self,
+        address: Address,
+        now: u64,
+        cost: u32,
+        want_left: bool,
+    ) -> Option<Left> {
+        let (shard, home) = self.spot(&address);
+        let mut guard = lock(&self.shards[shard]);
+        let state = &mut *guard;
+        state.advance(now);
+        let probe = Probe {
+            key: address.words(),
+            home,
+            row: 0,
+        };
+        let index = state.table.find(&probe)?;
+        let slot = state.table.existing_mut(Place::Entry(index), &probe)?;
+        let ticket = state
+            .window
+            .judge(slot, state.now, state.limit, cost)
+            .ok()?;
+        state.window.commit(slot, ticket, cost);
+        Some(if want_left {
+            state.window.left(slot, state.now, state.limit)
+        } else {
+            Left {
+                units: 0,
+                more_in: 0,
+            }
+        })
     }
 
     /// Locks the shard of a key and finds the key's slot.
     #[inline]
     pub(in super::super) fn hold(&self, address: Address, now: u64) -> Held<'_> {
-        debug_assert_eq!(self.kind, address.kind);
-        let hash = match address.kind {
-            // Already a digest under a key that nobody outside knows.
-            AddressKind::Digest => address.bits[1],
-            _ => self.hash(address.bits[0]),
-        };
-        let shard = (hash >> 32) as usize & (self.shards.len() - 1);
+        let (shard, home) = self.spot(&address);
         let mut guard = lock(&self.shards[shard]);
         let state = &mut *guard;
         state.advance(now);
         let now = state.now;
         let mut probe = Probe {
             key: address.words(),
-            home: hash as u16,
+            home,
             row: 0,
         };
         let place = match state.table.find(&probe) {
@@ -222,9 +249,20 @@ impl Store {
 
     #[inline]
     fn hash(&self, bits: u64) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.seed);
-        hasher.write_u64(bits);
-        hasher.finish()
+        self.hasher.hash(&bits.to_le_bytes())
+    }
+
+    /// Where a key is: the shard's index, and where the search in it begins.
+    #[inline]
+    fn spot(&self, address: &Address) -> (usize, u16) {
+        debug_assert_eq!(self.kind, address.kind);
+        let hash = match address.kind {
+            // Already a digest under a key that nobody outside knows.
+            AddressKind::Digest => address.bits[1],
+            _ => self.hash(address.bits[0]),
+        };
+        let shard = (hash >> 32) as usize & (self.shards.len() - 1);
+        (shard, hash as u16)
     }
 }
 
@@ -309,6 +347,7 @@ impl State {
     }
 }
 
+#[inline]
 fn lock(shard: &Shard) -> MutexGuard<'_, State> {
     // Nothing panics while a shard is locked; were it so, its counts would still stand.
     shard.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -180,18 +180,28 @@ impl Table {
 
     #[inline]
     pub(super) fn find(&self, probe: &Probe) -> Option<usize> {
+        match self.key_words {
+            1 => self.search::<1>(probe),
+            2 => self.search::<2>(probe),
+            _ => self.search::<4>(probe),
+        }
+    }
+
+    #[inline]
+    fn search<const KEY_WORDS: usize>(&self, probe: &Probe) -> Option<usize> {
         if self.words.is_empty() {
             return None;
         }
-        let stride = self.stride();
-        let key = &probe.key[..self.key_words];
+        let stride = 1 + KEY_WORDS + self.slot_words;
+        let key = probe.key.first_chunk::<KEY_WORDS>()?;
         let mut index = usize::from(probe.home) & self.mask;
         loop {
-            let entry = &self.words[index * stride..][..stride];
-            if entry[0] == EMPTY {
+            let entry = self.words.get(index * stride..)?;
+            let (meta, entry) = entry.split_first()?;
+            if *meta == EMPTY {
                 return None;
             }
-            if entry[0] as u16 == probe.home && entry[1..=self.key_words] == *key {
+            if entry.first_chunk::<KEY_WORDS>()? == key {
                 return Some(index);
             }
             index = (index + 1) & self.mask;
@@ -225,13 +235,16 @@ impl Table {
     }
 
     fn insert(&mut self, probe: &Probe, window: &Window, now: u64) -> usize {
-        // Two cleared at least for each that comes, so the hand laps the table before it fills.
-        self.sweep(SWEEP_ON_INSERT, window, now);
         let entries = if self.words.is_empty() {
             0
         } else {
             self.mask + 1
         };
+        // From half full to three quarters the hand goes round once: the table grows only when
+        // that did not find enough to clear.
+        if self.len * 2 >= entries {
+            self.sweep(SWEEP_ON_INSERT, window, now);
+        }
         if (self.len + 1) * 4 > entries * 3 {
             self.grow(entries);
         }

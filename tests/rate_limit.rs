@@ -23,6 +23,7 @@ use portcullis::{
     rate_limit::{FieldsVersion, Key, LegacyReset, MissingKey, Policy, RateLimitLayer},
     time::ManualClock,
 };
+use proptest::prelude::*;
 use tower::{Layer, Service, ServiceExt};
 
 type Body = Full<Bytes>;
@@ -466,6 +467,149 @@ async fn legacy_fields_are_a_choice() {
     let layer = RateLimitLayer::new([policy()]);
     let response = answer(&layer, from("203.0.113.7")).await;
     assert!(!response.headers().contains_key("x-ratelimit-limit"));
+}
+
+/// A dual-stack listener sees IPv4 clients as IPv4-mapped ones: they must not share a bucket.
+#[tokio::test]
+async fn two_ipv4_clients_of_a_real_dual_stack_socket_are_two() {
+    let listener = tokio::net::TcpListener::bind("[::]:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let layer = RateLimitLayer::new([Policy::strict("auth", 2, WINDOW).unwrap()]);
+    tokio::spawn(async move {
+        while let Ok((stream, addr)) = listener.accept().await {
+            assert!(addr.is_ipv6(), "the listener is a dual-stack one");
+            let service = layer.layer(tower::service_fn(|_: Request<hyper::body::Incoming>| {
+                ready(Ok::<_, Infallible>(Response::new(Body::default())))
+            }));
+            let service = portcullis::client::with_peer(service, Peer::new(addr));
+            let service = hyper_util::service::TowerToHyperService::new(service);
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(stream, service),
+            );
+        }
+    });
+    let ask = async |from: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(from.parse().unwrap(), 0))
+            .unwrap();
+        let server = SocketAddr::from(([127, 0, 0, 1], port));
+        let stream = hyper_util::rt::TokioIo::new(socket.connect(server).await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/")
+            .header("host", "x")
+            .body(Body::default())
+            .unwrap();
+        sender
+            .send_request(request)
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    for (from, expected) in [
+        ("127.0.0.1", 200),
+        ("127.0.0.1", 200),
+        ("127.0.0.1", 429),
+        ("127.0.0.2", 200),
+        ("127.0.0.2", 200),
+        ("127.0.0.2", 429),
+    ] {
+        assert_eq!(ask(from).await, expected, "{from}");
+    }
+}
+
+/// A reader of RFC 9651 lists of strings with integer parameters that takes nothing else.
+mod structured {
+    use std::collections::BTreeMap;
+
+    pub(super) type Item = (String, BTreeMap<String, u64>);
+
+    pub(super) fn list(text: &str) -> Option<Vec<Item>> {
+        let mut rest = text.as_bytes();
+        let mut items = Vec::new();
+        loop {
+            items.push(item(&mut rest)?);
+            if rest.is_empty() {
+                return Some(items);
+            }
+            rest = rest.strip_prefix(b", ")?;
+        }
+    }
+
+    fn item(rest: &mut &[u8]) -> Option<Item> {
+        let mut name = String::new();
+        *rest = rest.strip_prefix(b"\"")?;
+        loop {
+            let (byte, after) = rest.split_first()?;
+            *rest = after;
+            match byte {
+                b'"' => break,
+                b'\\' => {
+                    let (escaped, after) = rest.split_first()?;
+                    *rest = after;
+                    matches!(escaped, b'"' | b'\\').then_some(())?;
+                    name.push(char::from(*escaped));
+                }
+                b' '..=b'~' => name.push(char::from(*byte)),
+                _ => return None,
+            }
+        }
+        let mut parameters = BTreeMap::new();
+        while let Some(after) = rest.strip_prefix(b";") {
+            let equals = after.iter().position(|byte| *byte == b'=')?;
+            let key = std::str::from_utf8(&after[..equals]).ok()?;
+            key.starts_with(|first: char| first.is_ascii_lowercase())
+                .then_some(())?;
+            let digits = &after[equals + 1..];
+            let end = digits.iter().position(|byte| !byte.is_ascii_digit());
+            let end = end.unwrap_or(digits.len());
+            (1..=15).contains(&end).then_some(())?;
+            let number = std::str::from_utf8(&digits[..end]).ok()?.parse().ok()?;
+            parameters
+                .insert(key.to_owned(), number)
+                .is_none()
+                .then_some(())?;
+            *rest = &digits[end..];
+        }
+        Some((name, parameters))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_field_is_read_back_by_a_strict_reader(
+        name in "[ -~]{1,64}",
+        limit in 1_u32..100_000_000,
+        millis in 1_u64..31_000_000_000,
+    ) {
+        let window = Duration::from_millis(millis);
+        let policy = Policy::strict(&*name, limit, window).unwrap();
+        let layer = RateLimitLayer::new([policy]).with_fields(FieldsVersion::Draft10);
+        let (_clock, layer) = with_clock(layer);
+        let mut left = limit;
+        for _ in 0..3 {
+            let response = tokio_test::block_on(answer(&layer, from("203.0.113.7")));
+            let policies = structured::list(field(&response, "ratelimit-policy")).unwrap();
+            let limits = structured::list(field(&response, "ratelimit")).unwrap();
+            prop_assert_eq!(&policies[0].0, &name);
+            prop_assert_eq!(policies[0].1["q"], u64::from(limit));
+            prop_assert_eq!(policies[0].1["w"], millis.div_ceil(1_000));
+            prop_assert_eq!(&limits[0].0, &name);
+            let refused = left == 0;
+            left = left.saturating_sub(1);
+            prop_assert_eq!(limits[0].1["r"], u64::from(left));
+            prop_assert!(limits[0].1["t"] >= 1);
+            if refused {
+                let wait: u64 = field(&response, "retry-after").parse().unwrap();
+                prop_assert_eq!(wait, limits[0].1["t"]);
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ mod key;
 mod layer;
 mod limits;
 mod policy;
+mod presets;
 mod service;
 mod store;
 mod window;
@@ -63,5 +64,6 @@ pub use self::{
     key::Key,
     layer::RateLimitLayer,
     policy::{MissingKey, Policy},
+    presets::Tiers,
     service::RateLimit,
 };

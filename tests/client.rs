@@ -30,6 +30,14 @@ fn by_networks() -> TrustedProxies {
     TrustedProxies::new(["10.0.0.0/8", "2001:db8:1::/48"]).unwrap()
 }
 
+/// Who is trusted, the peer, what it sent, and who the client is.
+type Row<'a> = (
+    &'a TrustedProxies,
+    &'a str,
+    &'a [(&'a str, &'a str)],
+    &'a str,
+);
+
 #[test]
 fn the_spoof_matrix() {
     let networks = by_networks();
@@ -37,7 +45,7 @@ fn the_spoof_matrix() {
     let two_hops = by_networks().with_hops(NonZeroU8::new(2).unwrap());
     const XFF: &str = "x-forwarded-for";
     const FORWARDED: &str = "forwarded";
-    let rows: &[(&TrustedProxies, &str, &[(&str, &str)], &str)] = &[
+    let rows: &[Row<'_>] = &[
         // A peer that is not a proxy is the client, whatever it says.
         (
             &networks,

@@ -144,6 +144,16 @@ async fn fields_stand_on_admitted_responses_when_they_are_on() {
 }
 
 #[tokio::test]
+async fn a_window_of_900_seconds_reads_as_900_on_the_hosts_clock() {
+    let policy = Policy::strict("auth", 5, WINDOW).unwrap();
+    let layer = RateLimitLayer::new([policy]).with_fields(FieldsVersion::Draft10);
+    for ip in 1..50 {
+        let response = answer(&layer, from(&format!("203.0.113.{ip}"))).await;
+        assert_eq!(field(&response, "ratelimit"), r#""auth";r=4;t=900"#);
+    }
+}
+
+#[tokio::test]
 async fn what_one_policy_refuses_is_charged_to_none() {
     let policies = [
         Policy::strict("general", 10, WINDOW).unwrap(),

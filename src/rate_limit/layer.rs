@@ -311,6 +311,7 @@ impl Config {
     fn write(&self, binding: Binding, mut write: impl FnMut(HeaderName, HeaderValue)) {
         let limit = &self.limits[binding.policy as usize];
         let Left { units, more_in } = binding.left;
+        let more_in = shown(more_in, limit.policy().window());
         write(RATELIMIT_POLICY, self.policy_value());
         write(RATELIMIT, limit_value(limit.item(), units, more_in));
         if let Some(reset) = self.legacy {
@@ -362,6 +363,13 @@ impl Config {
                 rejection.with_header(name, value)
             })
     }
+}
+
+/// A wait without the rounding of the log's ticks, so that a window of 900 s reads as 900 and not
+/// as 901. `Retry-After` keeps it, which must never be early.
+fn shown(wait: u64, window: Duration) -> u64 {
+    wait.saturating_sub((window.as_nanos() >> 24) as u64)
+        .max(wait.min(1))
 }
 
 pub(super) const GATE: &str = "rate_limit";

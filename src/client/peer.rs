@@ -92,6 +92,7 @@ impl Client {
     }
 
     /// The client's canonical address; `None` for a peer without one.
+    #[inline]
     #[must_use]
     pub const fn ip(self) -> Option<IpAddr> {
         self.ip
@@ -105,12 +106,13 @@ impl Client {
 
     /// The client that an outer layer found, or else the connection's peer; `None` when neither is
     /// known.
+    #[inline]
     #[must_use]
     pub fn of(head: Head<'_>) -> Option<Self> {
-        head.extensions
-            .get::<Self>()
-            .copied()
-            .or_else(|| Peer::of(head).map(Self::from))
+        match head.extensions.get::<Self>() {
+            Some(client) => Some(*client),
+            None => Peer::of(head).map(Self::from),
+        }
     }
 }
 

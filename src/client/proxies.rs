@@ -1,6 +1,6 @@
 //! Proxies that are believed, and the walk through what they wrote.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU8};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use crate::{error::ConfigError, head::Head};
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
     header: ForwardedHeader,
+    hops: Option<NonZeroU8>,
 }
 
 /// The one header that the proxies write. There is no fall-back from one to another: a header that
@@ -39,6 +40,7 @@ impl TrustedProxies {
         Self {
             networks: Vec::new(),
             header: ForwardedHeader::XForwardedFor,
+            hops: None,
         }
     }
 
@@ -60,6 +62,31 @@ impl TrustedProxies {
     /// Reads `header` instead of `X-Forwarded-For`.
     pub fn with_header(self, header: ForwardedHeader) -> Self {
         Self { header, ..self }
+    }
+
+    /// Counts entries instead of looking at addresses: there are `hops` proxies, each of which
+    /// appends one entry, so the client is the entry of that number from the right. For proxies
+    /// whose addresses change.
+    ///
+    /// The peer must still be in one of the networks. A header that has fewer entries did not come
+    /// the whole way, and its peer is the client.
+    ///
+    /// ```
+    /// use portcullis::client::{Peer, TrustedProxies};
+    /// use std::num::NonZeroU8;
+    ///
+    /// let proxies = TrustedProxies::new(["10.0.0.0/8"])?.with_hops(NonZeroU8::new(2).unwrap());
+    /// let mut headers = http::HeaderMap::new();
+    /// headers.insert("x-forwarded-for", "6.6.6.6, 203.0.113.7, 198.51.100.2".parse()?);
+    /// let client = proxies.client_behind(Peer::new("10.1.2.3:443".parse()?), &headers);
+    /// assert_eq!(client.ip(), Some("203.0.113.7".parse()?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_hops(self, hops: NonZeroU8) -> Self {
+        Self {
+            hops: Some(hops),
+            ..self
+        }
     }
 
     /// Whether `ip` is one of the proxies.
@@ -97,6 +124,14 @@ impl TrustedProxies {
             ),
             ForwardedHeader::Forwarded => (forwarded_hops(headers), forwarded_proto(headers)),
         };
+        let secure = secure.unwrap_or(peer.tls());
+        if let Some(count) = self.hops {
+            let entry = hops.iter().nth_back(usize::from(count.get()) - 1);
+            return match entry {
+                Some(Hop::Address(ip)) => Client::new(Some(*ip), secure),
+                Some(Hop::Unknown) | None => Client::new(peer.ip(), secure),
+            };
+        }
         let mut client = peer.ip();
         for hop in hops.into_iter().rev() {
             match hop {
@@ -110,7 +145,7 @@ impl TrustedProxies {
                 Hop::Unknown => break,
             }
         }
-        Client::new(client, secure.unwrap_or(peer.tls()))
+        Client::new(client, secure)
     }
 }
 

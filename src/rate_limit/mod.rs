@@ -1,1 +1,69 @@
-//! rate_limit
+//! Rate limits that keep their word: a [`Policy`] is a name, a limit and a window, and
+//! [`RateLimitLayer`] holds every key to it.
+//!
+//! 1. A request gets its key from each policy: the client's network by default, the subject behind
+//!    authentication, or what a closure says. One without a key goes the way that
+//!    [`MissingKey`] says.
+//! 2. All policies of a layer are judged together. If none refuses, all are charged; if one does,
+//!    none is.
+//! 3. A refusal is 429 with `Retry-After` in whole seconds, rounded up, and the fields
+//!    `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers); its problem type
+//!    is `quota-exceeded`, with the names of the policies that refuse.
+//! 4. [`with_fields`](RateLimitLayer::with_fields) puts the fields on admitted responses too.
+//!
+//! Memory is bounded: each policy holds [a fixed number](Policy::with_capacity) of keys of each
+//! kind (IPv4, IPv6, others). A key is forgotten when it has nothing used up any more, never
+//! before; no network (IPv4 /16, IPv6 /32) holds more than a sixteenth of a table; keys for which
+//! there is no room share a slot with others of their network, under the same limit.
+//!
+//! Deployment caveat: the counts are those of one process. Behind a proxy, name it in
+//! [`TrustedProxies`](crate::TrustedProxies), or all its clients are one.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use portcullis::{client::Peer, rate_limit::{Policy, RateLimitLayer}};
+//! use std::time::Duration;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # tokio_test::block_on(async {
+//! let limits = RateLimitLayer::new([
+//!     Policy::strict("general", 100, Duration::from_secs(15 * 60))?,
+//!     Policy::strict("auth", 2, Duration::from_secs(15 * 60))?,
+//! ]);
+//! let service = limits.layer(service_fn(async |_: Request<Full<Bytes>>| {
+//!     Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::default()))
+//! }));
+//! for expected in [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
+//!     let mut request = Request::new(Full::default());
+//!     request.extensions_mut().insert(Peer::new("203.0.113.7:4711".parse()?));
+//!     let response = service.clone().oneshot(request).await?;
+//!     assert_eq!(response.status(), expected);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+mod fields;
+mod future;
+mod handle;
+mod key;
+mod layer;
+mod limits;
+mod policy;
+mod presets;
+mod service;
+mod store;
+mod window;
+
+pub use self::{
+    fields::{FieldsVersion, LegacyReset},
+    future::RateLimitFuture,
+    handle::{Charge, Handle, Usage},
+    key::Key,
+    layer::RateLimitLayer,
+    policy::{MissingKey, Policy},
+    presets::Tiers,
+    service::RateLimit,
+};

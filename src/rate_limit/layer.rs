@@ -1,0 +1,376 @@
+//! The layer: policies that are judged together, and what is answered.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use tower_layer::Layer;
+
+use super::{
+    fields::{
+        FieldsVersion, LegacyReset, RATELIMIT, RATELIMIT_POLICY, legacy, limit_value, policy_value,
+    },
+    handle::Handle,
+    limits::{Binding, Decision, Limit, Outcome, Receipt, Refused, check},
+    policy::Policy,
+    service::RateLimit,
+    window::Left,
+};
+use crate::{
+    client::Client,
+    context::Context,
+    error::ConfigError,
+    event::{EventKind, SecurityEvent},
+    head::Head,
+    rejection::{Rejection, RejectionKind},
+    time::Monotonic,
+};
+
+/// Holds requests to limits. All its policies are judged together: a request is charged to every
+/// one of them, or, when one refuses, to none.
+///
+/// Clones, and the layers that [`only`](Self::only) makes, share what has been used up, so many
+/// routes can stand under one limit.
+#[derive(Clone)]
+#[must_use]
+pub struct RateLimitLayer {
+    config: Arc<Config>,
+}
+
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) limits: Box<[Arc<Limit>]>,
+    pub(super) context: Context,
+    only_if: Option<fn(Head<'_>) -> bool>,
+    fields: Option<FieldsVersion>,
+    legacy: Option<LegacyReset>,
+    /// `RateLimit-Policy` of the limits as they were made.
+    policy_value: HeaderValue,
+    /// The same after so many changes of limits.
+    changed_value: Arc<Mutex<(u64, HeaderValue)>>,
+}
+
+impl RateLimitLayer {
+    /// The policies, with nothing used up.
+    pub fn new(policies: impl IntoIterator<Item = Policy>) -> Self {
+        let limits = policies
+            .into_iter()
+            .map(|policy| Arc::new(Limit::new(policy)));
+        Self {
+            config: Arc::new(Config::new(limits.collect(), Context::new())),
+        }
+    }
+
+    /// Takes clock, events and renderer from `context`.
+    pub fn with_context(self, context: Context) -> Self {
+        self.with(|config| config.context = context)
+    }
+
+    /// Leaves alone the requests for which `condition` is false.
+    pub fn only_if(self, condition: fn(Head<'_>) -> bool) -> Self {
+        self.with(|config| config.only_if = Some(condition))
+    }
+
+    /// Puts `RateLimit-Policy` and `RateLimit` on admitted responses too; refusals always carry
+    /// them.
+    pub fn with_fields(self, version: FieldsVersion) -> Self {
+        self.with(|config| config.fields = Some(version))
+    }
+
+    /// Puts `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` on responses, for
+    /// clients that read nothing else; the tightest policy's. On refusals always, on admitted
+    /// responses together with [`with_fields`](Self::with_fields).
+    ///
+    /// Caveat: clients disagree on what the reset is, so that has to be chosen.
+    pub fn with_legacy_fields(self, reset: LegacyReset) -> Self {
+        self.with(|config| config.legacy = Some(reset))
+    }
+
+    /// A layer with the named policies alone, which shares with this one what has been used up.
+    ///
+    /// # Errors
+    /// When no policy has one of the names.
+    pub fn only<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Self, ConfigError> {
+        let names: Vec<&str> = names.into_iter().collect();
+        let has = |name: &&str| self.policies().any(|policy| policy.name() == *name);
+        if !names.iter().all(has) {
+            return Err(ConfigError::new(
+                "rate limit policies",
+                "name a policy that the layer does not have",
+            ));
+        }
+        Ok(self.filtered(|policy| names.contains(&policy.name())))
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.config.limits.iter().map(|limit| limit.policy())
+    }
+
+    /// A handle on what has been used up.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.config))
+    }
+
+    /// The policies that can be judged before authentication, and those that cannot, each as a
+    /// layer; `None` where there are none.
+    #[allow(dead_code, reason = "the stack calls it, which stands above the gates")]
+    pub(crate) fn around_authentication(&self) -> (Option<Self>, Option<Self>) {
+        let before = self.filtered(|policy| !policy.needs_identity());
+        let after = self.filtered(Policy::needs_identity);
+        let some = |layer: Self| (!layer.config.limits.is_empty()).then_some(layer);
+        (some(before), some(after))
+    }
+
+    /// Charges a request to every policy, or says why it is refused.
+    #[inline]
+    pub(crate) fn decide(&self, head: Head<'_>, now: Monotonic) -> Result<Admitted, Rejection> {
+        let config = &*self.config;
+        if config.only_if.is_some_and(|applies| !applies(head)) {
+            return Ok(Admitted { after: None });
+        }
+        let want_left = config.fields.is_some();
+        if let [limit] = &config.limits[..]
+            && let Some(left) = limit.charge(head, now, want_left)
+        {
+            return Ok(Admitted {
+                after: want_left.then(|| After {
+                    config: Arc::clone(&self.config),
+                    binding: Some(Binding { policy: 0, left }),
+                    receipts: None,
+                }),
+            });
+        }
+        self.decide_together(head, now, want_left)
+    }
+
+    /// The decision of several policies, and of whatever is not a matter of one slot.
+    #[inline(never)]
+    fn decide_together(
+        &self,
+        head: Head<'_>,
+        now: Monotonic,
+        want_left: bool,
+    ) -> Result<Admitted, Rejection> {
+        let config = &*self.config;
+        match check(&config.limits, head, now, want_left, || {
+            config.tell("missing_key", EventKind::Misconfigured, None);
+        }) {
+            Decision::Admitted(outcome) => Ok(self.admitted(outcome, head)),
+            Decision::Refused(refused) => Err(config.refuse(&refused)),
+            Decision::NoKey => Err(Rejection::new(
+                RejectionKind::BadRequest,
+                GATE,
+                "missing_key",
+            )),
+        }
+    }
+
+    fn admitted(&self, outcome: Outcome, head: Head<'_>) -> Admitted {
+        if outcome.shadowed {
+            let kind = EventKind::ExcessRateLimitExceeded;
+            self.config.tell("shadow", kind, Some(head));
+        }
+        let Outcome {
+            binding, receipts, ..
+        } = outcome;
+        let after = binding.is_some() || !receipts.is_empty();
+        Admitted {
+            after: after.then(|| After {
+                config: Arc::clone(&self.config),
+                binding,
+                receipts: (!receipts.is_empty()).then(|| receipts.into()),
+            }),
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn filtered(&self, keep: impl Fn(&Policy) -> bool) -> Self {
+        let limits = self.config.limits.iter();
+        let kept = limits.filter(|limit| keep(limit.policy())).cloned();
+        let config = &*self.config;
+        Self {
+            config: Arc::new(Config {
+                only_if: config.only_if,
+                fields: config.fields,
+                legacy: config.legacy,
+                ..Config::new(kept.collect(), config.context.clone())
+            }),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(Arc::make_mut(&mut self.config));
+        self
+    }
+}
+
+impl fmt::Debug for RateLimitLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitLayer")
+            .field("policies", &self.config.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> RateLimit<S> {
+        RateLimit::new(inner, self.clone())
+    }
+}
+
+/// An admission, and what its response is for: it gets fields, and may give the charge back.
+///
+/// Dropped without a response, the charge stays.
+#[must_use]
+pub(crate) struct Admitted {
+    after: Option<After>,
+}
+
+struct After {
+    config: Arc<Config>,
+    binding: Option<Binding>,
+    /// Boxed, since few policies give anything back and every response carries this.
+    receipts: Option<Box<[Receipt]>>,
+}
+
+impl Admitted {
+    /// Gives back what the response's status earns, and writes the fields. Once.
+    #[inline]
+    pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
+        if let Some(after) = &self.after {
+            after.refund(response.status());
+            after.write(response.headers_mut());
+        }
+    }
+
+    /// Writes the fields alone, where they are on.
+    #[allow(dead_code, reason = "the stack calls it, which stands above the gates")]
+    #[inline]
+    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+        if let Some(after) = &self.after {
+            after.write(headers);
+        }
+    }
+}
+
+impl After {
+    fn refund(&self, status: StatusCode) {
+        let Some(receipts) = &self.receipts else {
+            return;
+        };
+        let now = self.config.context.monotonic();
+        for receipt in receipts.iter() {
+            let limit = &self.config.limits[receipt.policy];
+            if limit.policy().gives_back(status) {
+                limit.refund(receipt, now);
+            }
+        }
+    }
+
+    fn write(&self, headers: &mut HeaderMap) {
+        if let Some(binding) = self.binding {
+            self.config.write(binding, |name, value| {
+                headers.append(name, value);
+            });
+        }
+    }
+}
+
+impl Config {
+    fn new(limits: Box<[Arc<Limit>]>, context: Context) -> Self {
+        let policy_value = policy_value(&limits);
+        Self {
+            changed_value: Arc::new(Mutex::new((0, policy_value.clone()))),
+            policy_value,
+            limits,
+            context,
+            only_if: None,
+            fields: None,
+            legacy: None,
+        }
+    }
+
+    pub(super) fn tell(&self, reason: &'static str, kind: EventKind, head: Option<Head<'_>>) {
+        let client = head.and_then(Client::of).and_then(Client::ip);
+        let event = SecurityEvent::new(kind).with_rule(GATE, reason);
+        self.context.emit(event.with_client(client));
+    }
+
+    /// Writes the fields of one policy's state.
+    #[inline]
+    fn write(&self, binding: Binding, mut write: impl FnMut(HeaderName, HeaderValue)) {
+        let limit = &self.limits[binding.policy as usize];
+        let Left { units, more_in } = binding.left;
+        let more_in = shown(more_in, limit.policy().window());
+        write(RATELIMIT_POLICY, self.policy_value());
+        write(RATELIMIT, limit_value(limit.item(), units, more_in));
+        if let Some(reset) = self.legacy {
+            let now = self.context.wall();
+            for (name, value) in legacy(reset, limit.current(), units, more_in, now) {
+                write(name, value);
+            }
+        }
+    }
+
+    #[inline]
+    fn policy_value(&self) -> HeaderValue {
+        match self.limits.iter().map(|limit| limit.changes()).sum() {
+            0 => self.policy_value.clone(),
+            changes => self.value_after(changes),
+        }
+    }
+
+    #[cold]
+    fn value_after(&self, changes: u64) -> HeaderValue {
+        let mut held = self
+            .changed_value
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if held.0 != changes {
+            *held = (changes, policy_value(&self.limits));
+        }
+        held.1.clone()
+    }
+
+    #[cold]
+    pub(super) fn refuse(&self, refused: &Refused) -> Rejection {
+        let mut binding = refused.binding;
+        // What the client may not use now is not left to it, and more is what lets it in.
+        binding.left.more_in = refused.wait;
+        let names = refused.policies.iter().map(|index| {
+            let policy = self.limits[*index].policy();
+            Arc::clone(policy.shared_name())
+        });
+        let rejection = Rejection::new(RejectionKind::RateLimited, GATE, "exceeded")
+            .with_problem_type(QUOTA_EXCEEDED)
+            .with_violated_policies(names)
+            .with_retry_after(Duration::from_nanos(refused.wait));
+        let mut headers = Vec::new();
+        self.write(binding, |name, value| headers.push((name, value)));
+        headers
+            .into_iter()
+            .fold(rejection, |rejection, (name, value)| {
+                rejection.with_header(name, value)
+            })
+    }
+}
+
+/// A wait without the rounding of the log's ticks, so that a window of 900 s reads as 900 and not
+/// as 901. `Retry-After` keeps it, which must never be early.
+fn shown(wait: u64, window: Duration) -> u64 {
+    wait.saturating_sub((window.as_nanos() >> 24) as u64)
+        .max(wait.min(1))
+}
+
+pub(super) const GATE: &str = "rate_limit";
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";

@@ -1,0 +1,437 @@
+//! Policies with their tables, judged together and charged together or not at all.
+
+use std::{
+    cmp::Reverse,
+    fmt, slice,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    fields::item,
+    key::{Key, Kind},
+    policy::{MissingKey, Policy},
+    store::{Address, AddressKind, Store},
+    window::{Charged, Left},
+};
+use crate::{head::Head, time::Monotonic};
+
+/// One policy and what its keys have used up.
+pub(super) struct Limit {
+    policy: Policy,
+    /// The name as it stands in the fields.
+    item: Box<[u8]>,
+    /// The limit in force, which may have changed since the policy was made.
+    current: AtomicU32,
+    changes: AtomicU64,
+    v4: Store,
+    v6: Store,
+    /// The IPv6 /48s, at [`SITE_FACTOR`] times the limit.
+    sites: Store,
+    digests: Store,
+    missing_told: AtomicBool,
+    shadow_refusals: AtomicU64,
+}
+
+/// What all policies together say.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Every policy has been charged.
+    Admitted(Outcome),
+    /// No policy has been charged.
+    Refused(Refused),
+    /// A policy has no key for the request, and takes none without.
+    NoKey,
+}
+
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) binding: Option<Binding>,
+    /// What can be given back.
+    pub(super) receipts: Vec<Receipt>,
+    /// Whether a policy in shadow would have refused.
+    pub(super) shadowed: bool,
+}
+
+/// The policy that leaves least, and what it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Binding {
+    pub(super) policy: u32,
+    pub(super) left: Left,
+}
+
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// The policy that refuses longest.
+    pub(super) binding: Binding,
+    /// Nanoseconds until no policy refuses any more.
+    pub(super) wait: u64,
+    /// The policies that refuse.
+    pub(super) policies: Vec<usize>,
+}
+
+/// One charge of one slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receipt {
+    pub(super) policy: usize,
+    address: Address,
+    quota: Option<u32>,
+    charged: Charged,
+}
+
+impl Limit {
+    pub(super) fn new(policy: Policy) -> Self {
+        let (limit, capacity) = (policy.limit(), policy.capacity());
+        let (counter, site) = (policy.counter(limit), site_limit(limit));
+        Self {
+            current: AtomicU32::new(limit),
+            changes: AtomicU64::new(0),
+            v4: Store::new(AddressKind::V4, counter, limit, capacity),
+            v6: Store::new(AddressKind::V6, counter, limit, capacity),
+            sites: Store::new(AddressKind::Site, policy.counter(site), site, capacity),
+            digests: Store::new(AddressKind::Digest, counter, limit, capacity),
+            item: item(policy.name()).into(),
+            policy,
+            missing_told: AtomicBool::new(false),
+            shadow_refusals: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(super) fn item(&self) -> &[u8] {
+        &self.item
+    }
+
+    /// Charges a request when that is a matter of one slot that exists; `None` says nothing but
+    /// that it takes [`check`] to find out.
+    #[inline]
+    pub(super) fn charge(&self, head: Head<'_>, now: Monotonic, want_left: bool) -> Option<Left> {
+        if !self.policy.is_plain() {
+            return None;
+        }
+        let (store, address) = match self.policy.source().key(head)?.0 {
+            Kind::V4(bits) => (&self.v4, Address::v4(bits)),
+            Kind::Digest(bits) => (&self.digests, Address::digest(bits)),
+            Kind::V6(_) => return None,
+        };
+        store.charge(address, now.as_nanos(), self.policy.cost(), want_left)
+    }
+
+    /// The limit in force.
+    pub(super) fn current(&self) -> u32 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// How often the limit has changed.
+    #[inline]
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Holds all keys to another limit from now on; what they have used up stays used up.
+    pub(super) fn change(&self, limit: u32) {
+        self.current.store(limit, Ordering::Relaxed);
+        let (counter, site) = (self.policy.counter(limit), site_limit(limit));
+        for store in [&self.v4, &self.v6, &self.digests] {
+            store.change(counter, limit);
+        }
+        self.sites.change(self.policy.counter(site), site);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.stores().map(Store::len).sum()
+    }
+
+    pub(super) fn overflowed(&self) -> u64 {
+        self.stores().map(Store::overflowed).sum()
+    }
+
+    pub(super) fn shadow_refusals(&self) -> u64 {
+        self.shadow_refusals.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what a key has used up.
+    pub(super) fn reset(&self, key: Key, now: Monotonic) {
+        let (_, step) = self.steps(0, key, None);
+        step.store.reset(step.address, now.as_nanos());
+    }
+
+    /// What is left to a key: of its own limit, or of its site's where that is less.
+    pub(super) fn left(&self, key: Key, now: Monotonic) -> Left {
+        let (site, step) = self.steps(0, key, None);
+        let left = |step: Step<'_>| step.store.hold(step.address, now.as_nanos()).left(None);
+        let own = left(step);
+        match site.map(left) {
+            Some(site) if tightness(site) < tightness(own) => site,
+            _ => own,
+        }
+    }
+
+    /// Gives a charge back.
+    pub(super) fn refund(&self, receipt: &Receipt, now: Monotonic) {
+        let store = match receipt.address.kind() {
+            AddressKind::V4 => &self.v4,
+            AddressKind::V6 => &self.v6,
+            AddressKind::Site => &self.sites,
+            AddressKind::Digest => &self.digests,
+        };
+        store
+            .hold(receipt.address, now.as_nanos())
+            .refund(receipt.charged, receipt.quota);
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &Store> {
+        [&self.v4, &self.v6, &self.sites, &self.digests].into_iter()
+    }
+
+    /// The slots that a key is counted in, in the order in which they are locked.
+    #[inline]
+    fn steps(&self, policy: usize, key: Key, quota: Option<u32>) -> (Option<Step<'_>>, Step<'_>) {
+        let step = |store, address, quota| Step {
+            policy,
+            limit: self,
+            store,
+            address,
+            quota,
+        };
+        match key.0 {
+            Kind::V4(bits) => (None, step(&self.v4, Address::v4(bits), quota)),
+            Kind::V6(bits) => (
+                Some(step(
+                    &self.sites,
+                    Address::site(bits),
+                    quota.map(site_limit),
+                )),
+                step(&self.v6, Address::v6(bits), quota),
+            ),
+            Kind::Digest(bits) => (None, step(&self.digests, Address::digest(bits), quota)),
+        }
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.policy.fmt(f)
+    }
+}
+
+/// Judges a request by all of `limits`, and charges all of them when none refuses.
+///
+/// `want_left` asks for what is left after the charge. `on_missing` is told of the first request
+/// of each policy that has no key.
+#[inline]
+pub(super) fn check(
+    limits: &[Arc<Limit>],
+    head: Head<'_>,
+    now: Monotonic,
+    want_left: bool,
+    on_missing: impl Fn(),
+) -> Decision {
+    let mut run = Run::new(now, want_left);
+    // Keys first: a closure of the user's must not run while a shard is locked.
+    let mut few = [const { None }; FEW];
+    let mut many = Vec::new();
+    let counted: &mut [Option<Counted>] = if limits.len() <= FEW {
+        &mut few[..limits.len()]
+    } else {
+        many.resize_with(limits.len(), || None);
+        &mut many
+    };
+    let mut client = None;
+    for (limit, counted) in limits.iter().zip(&mut *counted) {
+        let source = limit.policy.source();
+        let key = match client {
+            Some(_) if source.is_client() => client,
+            _ => source.key(head),
+        };
+        if source.is_client() {
+            client = key;
+        }
+        let key = match (key, limit.policy.missing()) {
+            (Some(key), _) => key,
+            (None, missing) => {
+                if !limit.missing_told.swap(true, Ordering::Relaxed) {
+                    on_missing();
+                }
+                match missing {
+                    MissingKey::Shared => Key::MISSING,
+                    MissingKey::Skip => continue,
+                    MissingKey::Reject => return Decision::NoKey,
+                }
+            }
+        };
+        let quota = limit.policy.quota(head);
+        *counted = Some(Counted { key, quota });
+    }
+    run.walk(limits, counted, 0);
+    run.decision()
+}
+
+/// Judges and charges one key of one policy, which keeps its index `policy`.
+pub(super) fn charge(limit: &Arc<Limit>, key: Key, now: Monotonic) -> Decision {
+    let mut run = Run::new(now, false);
+    run.keep_receipts = true;
+    let counted = [Some(Counted { key, quota: None })];
+    run.walk(slice::from_ref(limit), &counted, 0);
+    run.decision()
+}
+
+/// What a request is counted by in one policy.
+#[derive(Clone, Copy)]
+struct Counted {
+    key: Key,
+    quota: Option<u32>,
+}
+
+/// A slot to judge and to charge.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    policy: usize,
+    limit: &'a Limit,
+    store: &'a Store,
+    address: Address,
+    quota: Option<u32>,
+}
+
+struct Run {
+    now: u64,
+    want_left: bool,
+    keep_receipts: bool,
+    binding: Option<Binding>,
+    wait: u64,
+    refusing: Vec<usize>,
+    receipts: Vec<Receipt>,
+    shadowed: bool,
+}
+
+impl Run {
+    fn new(now: Monotonic, want_left: bool) -> Self {
+        Self {
+            now: now.as_nanos(),
+            want_left,
+            keep_receipts: false,
+            binding: None,
+            wait: 0,
+            refusing: Vec::new(),
+            receipts: Vec::new(),
+            shadowed: false,
+        }
+    }
+
+    /// Locks and judges one slot after the other, and charges them on the way back: at the end of
+    /// the way every slot is locked and every judgement known. Returns whether it charges.
+    ///
+    /// Tables are locked in the order of the policies, which is one order for all layers that
+    /// share them, so no two requests wait for each other.
+    fn walk(&mut self, limits: &[Arc<Limit>], counted: &[Option<Counted>], policy: usize) -> bool {
+        let (Some(limit), Some(of)) = (limits.get(policy), counted.get(policy)) else {
+            return self.refusing.is_empty();
+        };
+        let next = |run: &mut Self| run.walk(limits, counted, policy + 1);
+        let Some(of) = of else {
+            return next(self);
+        };
+        match limit.steps(policy, of.key, of.quota) {
+            (None, own) => self.step(own, next),
+            // An entry for a /64 is made only after its /48 admits.
+            (Some(site), own) => self.step(site, |run| run.step(own, next)),
+        }
+    }
+
+    #[inline]
+    fn step(&mut self, step: Step<'_>, next: impl FnOnce(&mut Self) -> bool) -> bool {
+        let policy = &step.limit.policy;
+        let mut held = step.store.hold(step.address, self.now);
+        match held.judge(step.quota, policy.cost()) {
+            Ok(ticket) => {
+                let charge = next(self);
+                if charge {
+                    let charged = held.commit(ticket, policy.cost());
+                    if self.want_left && !policy.is_shadow() {
+                        self.note(step.policy, held.left(step.quota));
+                    }
+                    if self.keep_receipts || policy.refunds() {
+                        self.receipts.push(Receipt {
+                            policy: step.policy,
+                            address: step.address,
+                            quota: step.quota,
+                            charged,
+                        });
+                    }
+                }
+                charge
+            }
+            Err(_) if policy.is_shadow() => {
+                self.shadowed = true;
+                step.limit.shadow_refusals.fetch_add(1, Ordering::Relaxed);
+                next(self)
+            }
+            Err(wait) => {
+                self.refuse(step.policy, wait, held.left(step.quota));
+                next(self)
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, policy: usize, wait: u64, left: Left) {
+        if self.refusing.last() != Some(&policy) {
+            self.refusing.push(policy);
+        }
+        if self.wait <= wait {
+            self.wait = wait;
+            self.binding = Some(Binding {
+                policy: policy as u32,
+                left,
+            });
+        }
+    }
+
+    /// Keeps the tightest.
+    fn note(&mut self, policy: usize, left: Left) {
+        if self
+            .binding
+            .is_none_or(|held| tightness(left) < tightness(held.left))
+        {
+            self.binding = Some(Binding {
+                policy: policy as u32,
+                left,
+            });
+        }
+    }
+
+    fn decision(self) -> Decision {
+        match self.binding {
+            Some(binding) if !self.refusing.is_empty() => Decision::Refused(Refused {
+                binding,
+                wait: self.wait,
+                policies: self.refusing,
+            }),
+            binding => Decision::Admitted(Outcome {
+                binding,
+                receipts: self.receipts,
+                shadowed: self.shadowed,
+            }),
+        }
+    }
+}
+
+/// Fewest units first, then the longest time to more.
+fn tightness(left: Left) -> (u32, Reverse<u64>) {
+    (left.units, Reverse(left.more_in))
+}
+
+/// How much a /48 may use up.
+fn site_limit(limit: u32) -> u32 {
+    limit.saturating_mul(SITE_FACTOR)
+}
+
+const SITE_FACTOR: u32 = 16;
+/// Policies that are judged without an allocation.
+const FEW: usize = 4;

@@ -1,0 +1,223 @@
+//! The segmented ring: counts of the last S + 1 segments of a window.
+
+use super::{Left, REACH, Ticket};
+
+/// Counts by segments of a fifteenth of the window. A charge is remembered until the sixteenth
+/// segment after its own begins: at least the window, and at most a fifteenth longer. (A ring of
+/// S segments forgets what was charged at the end of a segment too early, and admits 2N.)
+///
+/// A slot: the newest segment, the sum, then the counts, packed.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Ring {
+    /// Nanoseconds of a segment.
+    segment: u64,
+    /// Bits of a count.
+    bits: u32,
+}
+
+impl Ring {
+    pub(super) fn new(limit: u32, span: u64) -> Self {
+        let bits = match limit {
+            0..=0xff => 8,
+            0x100..=0xffff => 16,
+            _ => 32,
+        };
+        Self {
+            segment: span.div_ceil(u64::from(SEGMENTS) - 1).max(1),
+            bits,
+        }
+    }
+
+    pub(super) fn words(&self) -> usize {
+        COUNTS + (SEGMENTS * self.bits / u32::BITS) as usize
+    }
+
+    pub(super) fn holds(&self, limit: u32) -> bool {
+        limit <= u32::MAX >> (u32::BITS - self.bits)
+    }
+
+    pub(super) fn clear(&self, slot: &mut [u32], now: u64) {
+        slot.fill(0);
+        slot[NEWEST] = (now / self.segment) as u32;
+    }
+
+    #[inline]
+    pub(super) fn judge(
+        &self,
+        slot: &[u32],
+        now: u64,
+        limit: u32,
+        cost: u32,
+    ) -> Result<Ticket, u64> {
+        let segment = self.reach(slot, now / self.segment);
+        let used = slot[SUM] - self.forgotten(slot, segment);
+        if cost <= limit && used <= limit - cost {
+            return Ok(Ticket(segment));
+        }
+        Err(self.wait(
+            slot,
+            now,
+            segment,
+            (u64::from(used) + u64::from(cost)).saturating_sub(limit.into()),
+        ))
+    }
+
+    pub(super) fn commit(&self, slot: &mut [u32], ticket: Ticket, cost: u32) {
+        let Ticket(segment) = ticket;
+        let gap = gap(slot, segment);
+        if gap >= SEGMENTS {
+            slot.fill(0);
+        } else {
+            for step in 1..=gap {
+                let index = slot[NEWEST].wrapping_add(step) % SEGMENTS;
+                slot[SUM] -= self.count(slot, index);
+                self.set(slot, index, 0);
+            }
+        }
+        slot[NEWEST] = segment as u32;
+        let index = segment as u32 % SEGMENTS;
+        let count = self.count(slot, index) + cost;
+        self.set(slot, index, count);
+        slot[SUM] += cost;
+    }
+
+    pub(super) fn refund(&self, slot: &mut [u32], ticket: Ticket, now: u64, cost: u32) {
+        let segment = self.reach(slot, now / self.segment);
+        // Out of reach of the judge, or of what the slot still holds.
+        let past = segment.saturating_sub(ticket.0) >= u64::from(SEGMENTS);
+        let behind = slot[NEWEST].wrapping_sub(ticket.0 as u32);
+        if past || behind >= SEGMENTS {
+            return;
+        }
+        let index = ticket.0 as u32 % SEGMENTS;
+        let held = self.count(slot, index);
+        let given = cost.min(held);
+        self.set(slot, index, held - given);
+        slot[SUM] -= given;
+    }
+
+    /// Tells of the charges that still count, oldest first, with the latest time they can be of.
+    pub(super) fn charges(&self, slot: &[u32], now: u64, mut tell: impl FnMut(u64, u32)) {
+        let segment = self.reach(slot, now / self.segment);
+        for age in (gap(slot, segment)..SEGMENTS).rev() {
+            let Some(of) = segment.checked_sub(age.into()) else {
+                continue;
+            };
+            let count = self.count(slot, of as u32 % SEGMENTS);
+            if count > 0 {
+                let end = (of + 1).saturating_mul(self.segment) - 1;
+                tell(end.min(now.max(of * self.segment)), count);
+            }
+        }
+    }
+
+    /// Adds charges of a time that is not before any other's.
+    pub(super) fn record(&self, slot: &mut [u32], at: u64, count: u32) {
+        let segment = at / self.segment;
+        if (slot[NEWEST].wrapping_sub(segment as u32) as i32) > 0 {
+            // The slot was cleared to now; these are the first, and older.
+            slot[NEWEST] = segment as u32;
+        }
+        self.commit(slot, Ticket(segment), count);
+    }
+
+    pub(super) fn left(&self, slot: &[u32], now: u64, limit: u32) -> Left {
+        let segment = self.reach(slot, now / self.segment);
+        let used = slot[SUM] - self.forgotten(slot, segment);
+        // What is used above the limit has to go before there is more.
+        let over = u64::from(used.saturating_sub(limit)) + 1;
+        Left {
+            units: limit.saturating_sub(used),
+            more_in: if used == 0 {
+                0
+            } else {
+                self.wait(slot, now, segment, over)
+            },
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_idle(&self, slot: &[u32], now: u64) -> bool {
+        let segment = self.reach(slot, now / self.segment);
+        slot[SUM] == self.forgotten(slot, segment)
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.segment.saturating_mul(SEGMENTS.into())
+    }
+
+    pub(super) fn horizon(&self) -> u64 {
+        REACH.saturating_mul(self.segment)
+    }
+
+    pub(super) fn settle(&self, slot: &mut [u32], now: u64) {
+        if self.is_idle(slot, now) {
+            self.clear(slot, now);
+        }
+    }
+
+    /// The segment to judge in: a reading that is behind the newest one counts as that.
+    #[inline]
+    fn reach(&self, slot: &[u32], segment: u64) -> u64 {
+        let behind = slot[NEWEST].wrapping_sub(segment as u32) as i32;
+        segment + u64::try_from(behind).unwrap_or(0)
+    }
+
+    /// What the segments between the newest one and `segment` pushed out.
+    #[inline]
+    fn forgotten(&self, slot: &[u32], segment: u64) -> u32 {
+        match gap(slot, segment) {
+            0 => 0,
+            gap if gap >= SEGMENTS => slot[SUM],
+            gap => (1..=gap)
+                .map(|step| self.count(slot, slot[NEWEST].wrapping_add(step) % SEGMENTS))
+                .sum(),
+        }
+    }
+
+    /// Nanoseconds until `units` more are forgotten.
+    fn wait(&self, slot: &[u32], now: u64, segment: u64, units: u64) -> u64 {
+        let gap = gap(slot, segment);
+        let mut freed = 0;
+        // Oldest first: the segment that the next one will push out.
+        for step in 1..=SEGMENTS {
+            let age = SEGMENTS - step;
+            if age >= gap {
+                let index = (segment as u32).wrapping_sub(age) % SEGMENTS;
+                freed += u64::from(self.count(slot, index));
+            }
+            if freed >= units {
+                let free = segment + u64::from(step);
+                return free.saturating_mul(self.segment).saturating_sub(now);
+            }
+        }
+        // More than the whole limit: never.
+        self.memory()
+    }
+
+    #[inline]
+    fn count(&self, slot: &[u32], index: u32) -> u32 {
+        let bit = index * self.bits;
+        let word = slot[COUNTS + (bit / u32::BITS) as usize];
+        (word >> (bit % u32::BITS)) & (u32::MAX >> (u32::BITS - self.bits))
+    }
+
+    #[inline]
+    fn set(&self, slot: &mut [u32], index: u32, count: u32) {
+        let bit = index * self.bits;
+        let word = &mut slot[COUNTS + (bit / u32::BITS) as usize];
+        let mask = (u32::MAX >> (u32::BITS - self.bits)) << (bit % u32::BITS);
+        *word = *word & !mask | count << (bit % u32::BITS);
+    }
+}
+
+/// How many segments after the slot's newest one `segment` is.
+#[inline]
+fn gap(slot: &[u32], segment: u64) -> u32 {
+    (segment as u32).wrapping_sub(slot[NEWEST])
+}
+
+const SEGMENTS: u32 = 16;
+const NEWEST: usize = 0;
+const SUM: usize = 1;
+const COUNTS: usize = 2;

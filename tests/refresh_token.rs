@@ -145,7 +145,7 @@ impl Fixture {
 
     fn saw(&self, kind: EventKind, reason: &str) -> bool {
         let events = self.events.lock().unwrap();
-        events.iter().any(|event| *event == (kind, Some(reason)))
+        events.contains(&(kind, Some(reason)))
     }
 }
 

@@ -46,7 +46,7 @@
 //! // A tab that was a moment late gets the same token.
 //! let again = tokens.refresh(first.token.expose(), None).await?;
 //! assert_eq!(second.token, again.token);
-//! tokens.end(first.token.expose()).await?;
+//! tokens.end(first.token.expose(), None).await?;
 //! assert!(tokens.refresh(second.token.expose(), None).await.is_err());
 //! # Ok(())
 //! # }

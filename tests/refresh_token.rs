@@ -634,7 +634,10 @@ mod model {
     const GRACE: u64 = 30_000;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(400)
+        })]
 
         #[test]
         fn random_operations_do_what_the_rules_say(ops in prop::collection::vec(op(), 1..60)) {

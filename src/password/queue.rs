@@ -161,16 +161,19 @@ mod tests {
     async fn work_that_was_abandoned_keeps_its_permit() {
         let (queue, context) = (Queue::new(1, 4), Context::new());
         let (release, held) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
         {
-            let job = move || assert!(held.recv().is_ok());
+            let job = move || {
+                begin.send(()).unwrap();
+                held.recv().unwrap();
+            };
             let mut abandoned = pin!(queue.run(&context, Purpose::Verify, None, job));
             assert!(poll(abandoned.as_mut()).is_pending());
         }
+        begun.recv().unwrap();
+        assert_eq!(queue.running.available_permits(), 0);
         let mut next = pin!(queue.run(&context, Purpose::Verify, None, || 7));
-        for _ in 0..3 {
-            tokio::task::yield_now().await;
-            assert!(poll(next.as_mut()).is_pending());
-        }
+        assert!(poll(next.as_mut()).is_pending());
         release.send(()).unwrap();
         assert_eq!(next.await.unwrap(), 7);
     }

@@ -197,6 +197,15 @@ impl DenyList {
         if denied { Err(Denied::Revoked) } else { Ok(()) }
     }
 
+    /// Whether a session stands in the list, filled or not.
+    #[cfg(all(feature = "jwt", feature = "refresh-token"))]
+    pub(crate) fn holds_session(&self, session: &str) -> bool {
+        let key = digest(Domain::Session, session.as_bytes());
+        let table = &self.inner.table;
+        let table = table.read().unwrap_or_else(PoisonError::into_inner);
+        table.denied.contains_key(&key)
+    }
+
     /// The earliest `iat` that a new token of `subject` may carry and still count.
     ///
     /// A token made in the second of a denial must say that it came after.

@@ -345,6 +345,15 @@ impl AccessToken {
         }
     }
 
+    /// The same for another subject.
+    #[cfg(feature = "refresh-token")]
+    pub(crate) fn with_subject(self, subject: &str) -> Self {
+        Self {
+            subject: subject.into(),
+            ..self
+        }
+    }
+
     /// Adds the session's id (`sid`).
     pub fn with_session(mut self, session: impl Into<Box<str>>) -> Self {
         self.session = Some(session.into());

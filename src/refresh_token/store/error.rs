@@ -1,0 +1,96 @@
+//! What goes wrong in a store.
+
+use std::{error, fmt, sync::Arc};
+
+/// A store could not do its step, or cannot tell whether it did.
+///
+/// The source is the driver's error. `Display` shows the kind alone, since drivers may repeat
+/// values.
+#[derive(Clone, Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    source: Option<Arc<dyn error::Error + Send + Sync>>,
+}
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store cannot be reached.
+    Unavailable,
+    /// It did not answer in time; the step may have been done.
+    Timeout,
+    /// It holds as many sessions as it may.
+    Full,
+    /// The id of a new session is taken.
+    Conflict,
+    /// What it holds cannot be read.
+    Corrupt,
+    /// Its tables are of another version.
+    SchemaMismatch,
+    /// Something else.
+    Other,
+}
+
+impl StoreError {
+    /// A failure without a cause to show.
+    #[must_use]
+    pub const fn new(kind: StoreErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// A failure with the driver's error.
+    #[must_use]
+    pub fn with_source(
+        self,
+        source: impl Into<Box<dyn error::Error + Send + Sync + 'static>>,
+    ) -> Self {
+        Self {
+            source: Some(source.into().into()),
+            ..self
+        }
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed a little later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self.kind,
+            StoreErrorKind::Unavailable | StoreErrorKind::Timeout | StoreErrorKind::Full
+        )
+    }
+}
+
+impl From<StoreErrorKind> for StoreError {
+    fn from(kind: StoreErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            StoreErrorKind::Unavailable => "the session store cannot be reached",
+            StoreErrorKind::Timeout => "the session store did not answer in time",
+            StoreErrorKind::Full => "the session store is full",
+            StoreErrorKind::Conflict => "the session's id is taken",
+            StoreErrorKind::Corrupt => "the session store holds what cannot be read",
+            StoreErrorKind::SchemaMismatch => "the session store's tables are of another version",
+            StoreErrorKind::Other => "the session store failed",
+        })
+    }
+}
+
+impl error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn error::Error + 'static))
+    }
+}

@@ -39,8 +39,9 @@ mod pace;
 mod watch;
 
 pub use self::{body::GuardedBody, future::GuardedFuture};
+#[allow(unused_imports, reason = "a stack watches bodies too")]
 pub(crate) use self::{
     check::{BodyCheck, BoxError, Released},
-    future::{Terms, watch},
+    future::{Racer, Terms, watch},
     pace::Pace,
 };

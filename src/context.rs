@@ -105,12 +105,23 @@ impl Context {
 
     /// Sends the event of a refusal without answering it.
     pub(crate) fn report(&self, head: Head<'_>, rejection: &Rejection) {
+        let identity = head.extensions.get::<Identity>();
+        self.report_of(Client::of(head), identity, rejection);
+    }
+
+    /// Sends the event of a refusal whose request was given away.
+    pub(crate) fn report_of(
+        &self,
+        client: Option<Client>,
+        identity: Option<&Identity>,
+        rejection: &Rejection,
+    ) {
         let mut event =
             SecurityEvent::new(rejection.event()).with_rule(rejection.gate(), rejection.reason());
-        if let Some(client) = Client::of(head) {
+        if let Some(client) = client {
             event = event.with_client(client.ip());
         }
-        if let Some(identity) = head.extensions.get::<Identity>() {
+        if let Some(identity) = identity {
             event = event.with_subject(identity.subject());
         }
         self.emit(event);

@@ -92,6 +92,18 @@ impl<B> Refusal<B> {
         }
     }
 
+    /// A refusal of a request that was given away; `body` is what is left of its body where it is
+    /// worth a drain.
+    pub(crate) fn late<A>(body: Option<A>, response: Response<B>) -> Self
+    where
+        A: Body + Send + 'static,
+    {
+        Self {
+            response: Some(response),
+            drain: body.and_then(drain_body),
+        }
+    }
+
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<B>> {
         if let Some(drain) = &mut self.drain {
             std::task::ready!(drain.as_mut().poll(cx));
@@ -106,16 +118,24 @@ pub(crate) fn drain<A>(request: Request<A>) -> Option<Pin<Box<dyn Future<Output 
 where
     A: Body + Send + 'static,
 {
-    let unfinished = !request.body().is_end_stream();
     let http1 = request.version() < Version::HTTP_2;
     let waits = request.headers().contains_key(EXPECT);
+    if !http1 || waits {
+        return None;
+    }
+    drain_body(request.into_body())
+}
+
+fn drain_body<A>(body: A) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>>
+where
+    A: Body + Send + 'static,
+{
     // Without a runtime there is no timer to bound the drain, and no socket to protect.
-    let runtime = tokio::runtime::Handle::try_current().is_ok();
-    if !unfinished || !http1 || waits || !runtime {
+    if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
         return None;
     }
     Some(Box::pin(async move {
-        let mut body = Box::pin(request.into_body());
+        let mut body = Box::pin(body);
         let read = async {
             let mut left = DRAIN_BYTES;
             while let Some(Ok(frame)) = body.frame().await {

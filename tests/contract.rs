@@ -19,8 +19,11 @@ use http::{
 };
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
+#[cfg(feature = "upload")]
+use portcullis::upload::{UploadLayer, UploadPolicy};
 use portcullis::{
     OwnBodyLayer, Peer, Rejection, TrustedProxies,
+    body_limit::BodyLimitLayer,
     client::{ClientLayer, with_peer},
 };
 use support::probe::{Mark, Mode, Probe, REQUEST_DATA, TestBody, TestError};
@@ -41,6 +44,18 @@ fn every_layer_keeps_every_rule() {
         request,
     );
     table.hold("OwnBodyLayer", OwnBodyLayer::new(), request);
+    table.hold("BodyLimitLayer", BodyLimitLayer::new(1_024), request);
+    table.refuse("BodyLimitLayer", BodyLimitLayer::new(1), request);
+    #[cfg(feature = "upload")]
+    table.hold(
+        "UploadLayer",
+        UploadLayer::new(
+            UploadPolicy::new(["application/json"])
+                .unwrap()
+                .raw_bodies(),
+        ),
+        request,
+    );
     table.finish();
 }
 

@@ -1,1 +1,93 @@
-//! upload
+//! Uploads, checked while they stream: sizes, the multipart grammar, names, and types by content.
+//!
+//! The gate stands between the body and its reader, and reads along. It engages on
+//! `multipart/form-data` and, where the policy says so, on bodies that are one file.
+//!
+//! 1. The body is multipart in one strict form (RFC 7578 without its freedoms), so that whatever
+//!    reader stands behind sees the same parts, names and bytes: else 400.
+//! 2. Body, files, fields, heads and names keep to the sizes and counts of the [`UploadPolicy`]:
+//!    else 413.
+//! 3. The declared type of a file, or without one the type of its content, is allowed: else 415.
+//!    A body that is no form is 415 too, and an encoded one.
+//! 4. Content, declared type and extension agree, the name is safe, nothing stands behind the end of
+//!    a PNG, JPEG, GIF, WebP or PDF, and text holds nothing that a browser runs: else 422.
+//! 5. The body keeps moving: else 408.
+//!
+//! The head and the first 4 KiB of a file are kept back until its name and type are accepted; the
+//! boundary after a part until the part is, the last one until all are. So no reader sees a refused
+//! part or body end cleanly. All other bytes pass without a copy, and memory does not grow with the
+//! body.
+//!
+//! A refusal drops the handler and answers in its place, whatever the handler made of what it read;
+//! see [`guarded`](crate::guarded). A handler's success waits until the body has ended, and what the
+//! handler did not read is read and checked. [`CheckedUpload`] in the request's extensions tells the
+//! handler what was accepted so far, and when all was.
+//!
+//! # What this cannot promise
+//!
+//! The body streams. A handler that acts for good on an early part may have acted when a later one
+//! is refused: act after [`CheckedUpload::accepted`]. A task that outlives the response sees the
+//! refusal as a body error.
+//!
+//! # Deployment caveats
+//!
+//! - axum's `Multipart` has a limit of its own, 2 MB for the whole body: lift it with
+//!   `DefaultBodyLimit::disable()` on the route; this gate counts.
+//! - A gRPC request or a tunnel (`CONNECT`) is no upload and passes unchecked, without a
+//!   [`CheckedUpload`].
+//! - Phones write files behind their JPEGs ("motion photos"); these are refused. Further pictures
+//!   that the JPEG announces (MPF) are not.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use portcullis::{
+//!     guarded::GuardedBody,
+//!     upload::{MIB, UploadLayer, UploadPolicy},
+//! };
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let service = ServiceBuilder::new()
+//!     .layer(UploadLayer::new(UploadPolicy::images().max_file(5 * MIB)))
+//!     .service(service_fn(async |request: Request<GuardedBody<Full<Bytes>>>| {
+//!         request.into_body().collect().await?;
+//!         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::new(Full::<Bytes>::default()))
+//!     }));
+//!
+//! // A program that says it is a picture.
+//! let request = Request::post("/")
+//!     .header("content-type", "multipart/form-data; boundary=B")
+//!     .body(Full::from(concat!(
+//!         "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n",
+//!         "Content-Type: image/png\r\n\r\n\x7fELF\x02\x01\x01\r\n--B--\r\n",
+//!     )))
+//!     .unwrap();
+//! assert_eq!(service.oneshot(request).await.unwrap().status(), 422);
+//! # });
+//! ```
+
+mod check;
+mod content_type;
+mod ending;
+mod fault;
+mod file_name;
+mod handle;
+mod judge;
+mod layer;
+mod media;
+mod part;
+mod policy;
+mod service;
+mod walk;
+
+#[allow(unused_imports)]
+pub(crate) use self::check::{UploadCheck, Uploads};
+pub use self::{
+    handle::{CheckedFile, CheckedUpload, NotAccepted},
+    layer::UploadLayer,
+    media::{Signatures, TypeDetector, TypeTest},
+    policy::{KIB, MIB, UploadPolicy},
+    service::Upload,
+};

@@ -1,0 +1,111 @@
+//! How long a body may take.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::rejection::{Rejection, RejectionKind};
+
+/// The times that a body is held to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The gate that answers.
+    pub(crate) gate: &'static str,
+    /// The longest wait for the next frame while somebody reads.
+    pub(crate) idle: Duration,
+    /// The longest time from the request's head to the body's end.
+    pub(crate) total: Duration,
+}
+
+impl Pace {
+    pub(super) fn deadline(&self, start: Instant) -> Option<Instant> {
+        start.checked_add(self.total)
+    }
+
+    pub(super) fn stalled(&self) -> Rejection {
+        Rejection::new(RejectionKind::Timeout, self.gate, "body_stalled")
+            .with_detail("The body stopped arriving.")
+    }
+
+    pub(super) fn too_slow(&self) -> Rejection {
+        Rejection::new(RejectionKind::Timeout, self.gate, "body_deadline")
+            .with_detail("The body took too long to arrive.")
+    }
+}
+
+/// Measures one body. Costs nothing while frames are ready: the clock is read only when the reader
+/// has to wait, and the timer is moved only when it fires too early.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    pace: Pace,
+    deadline: Option<Instant>,
+    waiting_since: Option<Instant>,
+    timer: Timer,
+}
+
+impl Pacer {
+    pub(super) fn new(pace: Pace, start: Instant) -> Self {
+        Self {
+            deadline: pace.deadline(start),
+            pace,
+            waiting_since: None,
+            timer: Timer::default(),
+        }
+    }
+
+    /// A frame came.
+    pub(super) fn progress(&mut self) {
+        self.waiting_since = None;
+    }
+
+    /// No frame is ready: pending while there is time, ready with the refusal when there is none.
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let idle = since.checked_add(self.pace.idle);
+        let due = match (idle, self.deadline) {
+            (Some(idle), Some(total)) => idle.min(total),
+            (idle, total) => match idle.or(total) {
+                Some(due) => due,
+                None => return Poll::Pending,
+            },
+        };
+        self.timer.poll_until(due, cx).map(|()| {
+            if self.deadline.is_some_and(|deadline| deadline <= due) {
+                self.pace.too_slow()
+            } else {
+                self.pace.stalled()
+            }
+        })
+    }
+}
+
+/// A timer made when it is first needed.
+#[derive(Debug, Default)]
+pub(super) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    pub(super) fn poll_until(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = match &mut self.sleep {
+            Some(sleep) => sleep,
+            // Without a runtime there is no timer, and nobody who waits.
+            None if tokio::runtime::Handle::try_current().is_err() => return Poll::Pending,
+            None => self.sleep.insert(Box::pin(sleep_until(due))),
+        };
+        if sleep.deadline() > due {
+            sleep.as_mut().reset(due);
+        }
+        loop {
+            std::task::ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= due {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(due);
+        }
+    }
+}

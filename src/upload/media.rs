@@ -1,0 +1,207 @@
+//! Media types that files can be: their other names, their extensions, and how each is told.
+
+use std::{fmt, sync::Arc};
+
+use infer::{archive, audio, image, video};
+
+use super::ending::Ending;
+
+/// Tells files by their first bytes.
+///
+/// The policy asks for one test for each type that it allows, once, when it is built; the tests are
+/// asked type by type for each file. The default, [`Signatures`], is backed by the `infer` crate.
+///
+/// ```
+/// use portcullis::upload::{MIB, Signatures, TypeDetector, TypeTest, UploadPolicy};
+///
+/// #[derive(Debug)]
+/// struct WithGlb;
+///
+/// impl TypeDetector for WithGlb {
+///     fn test_for(&self, media_type: &str) -> Option<TypeTest> {
+///         match media_type {
+///             "model/gltf-binary" => Some(TypeTest::new(|head| head.starts_with(b"glTF"))),
+///             other => Signatures.test_for(other),
+///         }
+///     }
+/// }
+///
+/// let policy = UploadPolicy::with_detector(["model/gltf-binary"], &WithGlb)?;
+/// # let _ = policy.max_file(20 * MIB);
+/// # Ok::<_, portcullis::ConfigError>(())
+/// ```
+pub trait TypeDetector {
+    /// The test for a media type (lower case, no parameters); `None` where it cannot tell.
+    fn test_for(&self, media_type: &str) -> Option<TypeTest>;
+}
+
+/// Whether a file is of one type, judged by its head: its first 4 KiB, or all of a smaller file.
+#[derive(Clone)]
+pub struct TypeTest {
+    test: Arc<Test>,
+}
+
+type Test = dyn Fn(&[u8]) -> bool + Send + Sync;
+
+impl TypeTest {
+    /// A test by `test`.
+    #[must_use]
+    pub fn new(test: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            test: Arc::new(test),
+        }
+    }
+
+    /// Whether a file that begins with `head` is of the type.
+    #[must_use]
+    pub fn holds(&self, head: &[u8]) -> bool {
+        (self.test)(head)
+    }
+}
+
+impl fmt::Debug for TypeTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypeTest").finish_non_exhaustive()
+    }
+}
+
+/// The default detector: signatures at the start of a file, from the `infer` crate, and UTF-8 for
+/// text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Signatures;
+
+impl TypeDetector for Signatures {
+    fn test_for(&self, media_type: &str) -> Option<TypeTest> {
+        let known = Known::of(media_type)?;
+        Some(TypeTest::new(known.test?))
+    }
+}
+
+/// A media type that the crate knows.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) name: &'static str,
+    aliases: &'static [&'static str],
+    pub(super) extensions: &'static [&'static str],
+    test: Option<fn(&[u8]) -> bool>,
+    pub(super) ending: fn() -> Ending,
+}
+
+impl Known {
+    pub(super) fn of(name: &str) -> Option<&'static Self> {
+        KNOWN.iter().find(|known| known.name == name)
+    }
+
+    pub(super) fn has_extension(extension: &str) -> bool {
+        let mut known = KNOWN.iter();
+        known.any(|known| known.extensions.contains(&extension))
+    }
+
+    /// Whether files of this type are told by being text.
+    pub(super) fn is_textual(name: &str) -> bool {
+        matches!(name, "text/plain" | "text/csv" | "application/json")
+    }
+
+    /// The one name for a type that is declared by this name.
+    pub(super) fn canonical(name: &str) -> &str {
+        KNOWN
+            .iter()
+            .find(|known| known.aliases.contains(&name))
+            .map_or(name, |known| known.name)
+    }
+}
+
+const fn known(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    extensions: &'static [&'static str],
+    test: fn(&[u8]) -> bool,
+    ending: fn() -> Ending,
+) -> Known {
+    Known {
+        name,
+        aliases,
+        extensions,
+        test: Some(test),
+        ending,
+    }
+}
+
+fn is_png(head: &[u8]) -> bool {
+    head.starts_with(b"\x89PNG\r\n\x1a\n")
+}
+
+fn is_gif(head: &[u8]) -> bool {
+    head.starts_with(b"GIF87a") || head.starts_with(b"GIF89a")
+}
+
+fn is_webp(head: &[u8]) -> bool {
+    head.starts_with(b"RIFF") && image::is_webp(head)
+}
+
+/// At the first byte: a reader that looks further in would find it in a file of another type.
+fn is_pdf(head: &[u8]) -> bool {
+    head.starts_with(b"%PDF-")
+}
+
+/// A zip that is a zip and not what is made of one.
+fn is_zip(head: &[u8]) -> bool {
+    archive::is_zip(head)
+}
+
+fn is_wav(head: &[u8]) -> bool {
+    head.starts_with(b"RIFF") && audio::is_wav(head)
+}
+
+fn is_ico(head: &[u8]) -> bool {
+    image::is_ico(head) && head.get(4..6).is_some_and(|count| count != [0, 0])
+}
+
+/// Text: UTF-8 without control characters, and nothing that a browser takes for a page.
+fn is_text(head: &[u8]) -> bool {
+    let valid = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // The window may have cut a character.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
+    let start = valid.trim_start_matches('\u{feff}').trim_start().as_bytes();
+    let page = matches!(start, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
+    valid.chars().all(plain) && !page
+}
+
+#[rustfmt::skip]
+const KNOWN: &[Known] = &[
+    known("image/png", &["image/x-png"], &["png"], is_png, Ending::png),
+    known("image/jpeg", &["image/jpg", "image/pjpeg"], &["jpg", "jpeg", "jpe", "jfif"], image::is_jpeg, Ending::jpeg),
+    known("image/webp", &[], &["webp"], is_webp, Ending::riff),
+    known("image/gif", &[], &["gif"], is_gif, Ending::gif),
+    known("image/tiff", &[], &["tif", "tiff"], image::is_tiff, Ending::none),
+    known("image/avif", &[], &["avif"], image::is_avif, Ending::none),
+    known("image/heif", &["image/heic"], &["heic", "heif"], image::is_heif, Ending::none),
+    known("image/x-icon", &["image/vnd.microsoft.icon"], &["ico"], is_ico, Ending::none),
+    known("application/pdf", &["application/x-pdf"], &["pdf"], is_pdf, Ending::pdf),
+    known("application/zip", &["application/x-zip-compressed", "application/x-zip"], &["zip"], is_zip, Ending::none),
+    known("application/gzip", &["application/x-gzip"], &["gz", "tgz"], archive::is_gz, Ending::none),
+    known("application/x-bzip2", &["application/bzip2"], &["bz2"], archive::is_bz2, Ending::none),
+    known("application/x-xz", &[], &["xz"], archive::is_xz, Ending::none),
+    known("application/zstd", &[], &["zst"], archive::is_zst, Ending::none),
+    known("application/x-7z-compressed", &[], &["7z"], archive::is_7z, Ending::none),
+    known("application/vnd.rar", &["application/x-rar-compressed", "application/x-rar"], &["rar"], archive::is_rar, Ending::none),
+    known("application/x-tar", &[], &["tar"], archive::is_tar, Ending::none),
+    known("audio/mpeg", &["audio/mp3"], &["mp3"], audio::is_mp3, Ending::none),
+    known("audio/ogg", &["application/ogg"], &["ogg", "oga"], audio::is_ogg, Ending::none),
+    known("audio/flac", &["audio/x-flac"], &["flac"], audio::is_flac, Ending::none),
+    known("audio/wav", &["audio/x-wav", "audio/wave", "audio/vnd.wave"], &["wav"], is_wav, Ending::riff),
+    known("audio/mp4", &["audio/m4a", "audio/x-m4a"], &["m4a"], audio::is_m4a, Ending::none),
+    known("video/mp4", &[], &["mp4", "m4v"], video::is_mp4, Ending::none),
+    known("video/webm", &["audio/webm"], &["webm"], video::is_webm, Ending::none),
+    known("video/x-matroska", &[], &["mkv"], video::is_mkv, Ending::none),
+    known("video/quicktime", &[], &["mov", "qt"], video::is_mov, Ending::none),
+    known("text/plain", &[], &["txt", "text", "log", "md"], is_text, Ending::text),
+    known("text/csv", &["application/csv"], &["csv"], is_text, Ending::text),
+    known("application/json", &["text/json"], &["json"], is_text, Ending::text),
+];

@@ -1,0 +1,199 @@
+//! The head of a part.
+
+use super::{
+    content_type::{is_token, part_type},
+    fault::Fault,
+};
+
+/// What the head of a part says.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct PartHead {
+    pub(super) name: String,
+    pub(super) file_name: Option<String>,
+    /// The declared media type, in lower case, without parameters.
+    pub(super) media_type: Option<String>,
+}
+
+impl PartHead {
+    /// Reads the lines between a boundary and the empty line. They are CRLF-terminated, the last one
+    /// too.
+    ///
+    /// The grammar is what browsers and curl send and all readers agree on: `Content-Disposition`
+    /// once and first, `Content-Type` at most once, and a transfer encoding only where it is none.
+    pub(super) fn parse(block: &[u8]) -> Result<Self, Fault> {
+        let block = std::str::from_utf8(block).map_err(|_| Fault::PartHead)?;
+        let mut lines = block
+            .strip_suffix("\r\n")
+            .ok_or(Fault::PartHead)?
+            .split("\r\n");
+        let disposition = field(lines.next().unwrap_or_default())?;
+        if !disposition.0.eq_ignore_ascii_case("content-disposition") {
+            return Err(Fault::PartHead);
+        }
+        let mut head = Self::parse_disposition(disposition.1)?;
+        let mut encoded = false;
+        for line in lines {
+            let (name, value) = field(line)?;
+            if name.eq_ignore_ascii_case("content-type") && head.media_type.is_none() {
+                head.media_type = Some(part_type(value)?);
+            } else if name.eq_ignore_ascii_case("content-transfer-encoding") && !encoded {
+                encoded = true;
+                let plain = ["7bit", "8bit", "binary"];
+                if !plain.iter().any(|plain| value.eq_ignore_ascii_case(plain)) {
+                    return Err(Fault::PartEncoding);
+                }
+            } else {
+                return Err(Fault::PartHead);
+            }
+        }
+        Ok(head)
+    }
+
+    /// `form-data; name="…"`, and `; filename="…"` after it.
+    fn parse_disposition(value: &str) -> Result<Self, Fault> {
+        let rest = value
+            .strip_prefix("form-data; name=\"")
+            .ok_or(Fault::Disposition)?;
+        let (name, rest) = quoted(rest)?;
+        let escaped = name.chars().any(|c| c.is_control() || c == '\\');
+        if name.is_empty() || escaped || holds_word(name, "filename") {
+            return Err(Fault::Disposition);
+        }
+        let file_name = match rest.strip_prefix("; filename=\"") {
+            Some(rest) => {
+                let (file_name, rest) = quoted(rest)?;
+                (rest.is_empty()).then_some(Some(file_name.to_owned()))
+            }
+            None => rest.is_empty().then_some(None),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            file_name: file_name.ok_or(Fault::Disposition)?,
+            media_type: None,
+        })
+    }
+}
+
+/// `Name: value`, the value without spaces at its ends.
+fn field(line: &str) -> Result<(&str, &str), Fault> {
+    let (name, value) = line.split_once(':').ok_or(Fault::PartHead)?;
+    let value = value.strip_prefix(' ').unwrap_or(value);
+    let bare = value.contains(['\r', '\n']) || value.trim() != value || value.is_empty();
+    if bare || !is_token(name) {
+        return Err(Fault::PartHead);
+    }
+    Ok((name, value))
+}
+
+/// The text up to the closing quote, and what follows. An escape is read by some and not by others.
+fn quoted(text: &str) -> Result<(&str, &str), Fault> {
+    let (inside, rest) = text.split_once('"').ok_or(Fault::Disposition)?;
+    if inside.ends_with('\\') || holds_parameter(inside) {
+        return Err(Fault::Disposition);
+    }
+    Ok((inside, rest))
+}
+
+/// Whether `word` begins in here where a reader that does not heed quotes looks for a parameter.
+fn holds_word(text: &str, word: &str) -> bool {
+    text.match_indices(|c: char| c == ';' || c.is_ascii_whitespace())
+        .any(|(at, _)| {
+            let rest = text[at..].trim_start_matches(|c: char| c == ';' || c.is_ascii_whitespace());
+            rest.get(..word.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+        })
+}
+
+/// Whether a reader that does not heed quotes finds a `name=` or `filename=` in here.
+fn holds_parameter(text: &str) -> bool {
+    let mut parts = text.split('=');
+    // What stands after the last `=` is nobody's name.
+    parts.next_back();
+    parts.any(|before| {
+        let before = before.trim_end_matches([' ', '\t', '*']).as_bytes();
+        before.len() >= 4 && before[before.len() - 4..].eq_ignore_ascii_case(b"name")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(lines: &[&str]) -> Result<PartHead, Fault> {
+        let block: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        PartHead::parse(block.as_bytes())
+    }
+
+    #[test]
+    fn heads_of_real_clients() {
+        let file = parse(&[
+            "Content-Disposition: form-data; name=\"file\"; filename=\"käse 1.png\"",
+            "Content-Type: image/png",
+        ]);
+        assert_eq!(
+            file,
+            Ok(PartHead {
+                name: "file".into(),
+                file_name: Some("käse 1.png".into()),
+                media_type: Some("image/png".into()),
+            })
+        );
+        let field = parse(&["content-disposition: form-data; name=\"note\""]).unwrap();
+        assert_eq!((field.name.as_str(), field.file_name), ("note", None));
+    }
+
+    #[test]
+    fn heads_that_readers_split_on() {
+        let plain = "Content-Disposition: form-data; name=\"a\"";
+        for lines in [
+            &[] as &[&str],
+            &["Content-Type: image/png"],
+            &["Content-Type: image/png", plain],
+            &[plain, plain],
+            &[plain, "Content-Type: image/png", "Content-Type: text/html"],
+            &[plain, "X-Other: 1"],
+            &[plain, "Content-Length: 1"],
+            &[plain, "Content-Transfer-Encoding: base64"],
+            &[plain, "Content-Transfer-Encoding: quoted-printable"],
+            &[plain, " folded"],
+            &[plain, ""],
+            &[plain, "Content-Type : image/png"],
+            &[plain, "Content-Type: image/png "],
+            &[plain, "Content-Type:  image/png"],
+            &[plain, "Content-Type:"],
+            &["Content-Disposition: attachment; name=\"a\""],
+            &["Content-Disposition: Form-Data; name=\"a\""],
+            &["Content-Disposition: form-data"],
+            &["Content-Disposition: form-data; name=\"\""],
+            &["Content-Disposition: form-data; name=a"],
+            &["Content-Disposition: form-data; name='a'"],
+            &["Content-Disposition: form-data; NAME=\"a\""],
+            &["Content-Disposition: form-data; name =\"a\""],
+            &["Content-Disposition: form-data;name=\"a\""],
+            &["Content-Disposition: form-data name=\"a\""],
+            &["Content-Disposition: form-data; name=\"a\"; FileName=\"x\""],
+            &["Content-Disposition: form-data; name=\"a\"; filename*=utf-8''x"],
+            &["Content-Disposition: form-data; name=\"a\"; filename*=utf-8''x; filename=\"x\""],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"x\"; filename*=utf-8''x"],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"x\"; filename=\"y\""],
+            &["Content-Disposition: form-data; name=\"a\"; name=\"b\""],
+            &["Content-Disposition: form-data; filename=\"x\"; name=\"a\""],
+            &["Content-Disposition: form-data; name=\"a\"; filename=x"],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"x"],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"x\\\"y\""],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"x\\\""],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"x; name=evil; .txt\""],
+            &["Content-Disposition: form-data; name=\"x; filename=ok.png; \"; filename=\"x\""],
+            &["Content-Disposition: form-data; name=\"x filename =ok.png\""],
+            &["Content-Disposition: form-data; name=\"the filename here\"; filename=\"x.png\""],
+            &["Content-Disposition: form-data; name=\"a\\b\""],
+            &["Content-Disposition: form-data; name=\"a\tb\""],
+            &["Content-Disposition: form-data; name=\"a\nb\""],
+            &["Content-Disposition: form-data; name=\"a\"; filename=\"a\rb\""],
+        ] {
+            assert!(parse(lines).is_err(), "{lines:?}");
+        }
+        assert!(PartHead::parse(b"Content-Disposition: form-data; name=\"\xff\"\r\n").is_err());
+        assert!(PartHead::parse(b"Content-Disposition: form-data; name=\"a\"").is_err());
+    }
+}

@@ -1,0 +1,734 @@
+//! Uploads through the public API: what is taken, what is answered otherwise, and that the reader
+//! behind the gate reads what the gate read.
+#![cfg(feature = "upload")]
+
+mod bodies;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use bodies::Script;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use portcullis::{
+    Head, Rejection,
+    guarded::GuardedBody,
+    upload::{CheckedUpload, KIB, MIB, Signatures, UploadLayer, UploadPolicy},
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+/// A part as a reader sees it: field name, file name, bytes.
+type Part = (Option<String>, Option<String>, Vec<u8>);
+
+/// What comes of one request.
+#[derive(Debug)]
+struct Outcome {
+    status: StatusCode,
+    reason: &'static str,
+    /// The parts that multer read behind the gate to their end, where the whole was read.
+    read: Option<Vec<Part>>,
+}
+
+/// The answer of multer alone to these bytes.
+async fn multer_reads(content_type: &str, body: Script) -> Result<Vec<Part>, multer::Error> {
+    let boundary = multer::parse_boundary(content_type)?;
+    let frames = futures_util::stream::unfold(Box::pin(body), async |mut body| {
+        let frame = body.frame().await?;
+        Some((
+            frame.map(|frame| frame.into_data().unwrap_or_default()),
+            body,
+        ))
+    });
+    read_parts(multer::Multipart::new(frames, boundary)).await
+}
+
+async fn read_parts(mut multipart: multer::Multipart<'_>) -> Result<Vec<Part>, multer::Error> {
+    let mut parts = Vec::new();
+    while let Some(field) = multipart.next_field().await? {
+        let name = field.name().map(String::from);
+        let file_name = field.file_name().map(String::from);
+        parts.push((name, file_name, field.bytes().await?.to_vec()));
+    }
+    Ok(parts)
+}
+
+async fn post(layer: &UploadLayer, content_type: &str, body: Script) -> Outcome {
+    let request = Request::post("/upload").header("content-type", content_type);
+    send(layer, request.body(body).unwrap()).await
+}
+
+async fn send(layer: &UploadLayer, request: Request<Script>) -> Outcome {
+    let read = Arc::new(Mutex::new(None));
+    let reader = Arc::clone(&read);
+    let handler = move |request: Request<GuardedBody<Script>>| {
+        let reader = Arc::clone(&reader);
+        async move {
+            let content_type = request.headers()["content-type"]
+                .to_str()
+                .unwrap()
+                .to_owned();
+            let mut response = Response::new(Full::<Bytes>::default());
+            let Ok(boundary) = multer::parse_boundary(content_type) else {
+                let bytes = request.into_body().collect().await.unwrap().to_bytes();
+                *reader.lock().unwrap() = Some(vec![(None, None, bytes.to_vec())]);
+                return Ok::<_, Infallible>(response);
+            };
+            let body = Box::pin(request.into_body());
+            let frames = futures_util::stream::unfold(body, async |mut body| {
+                let frame = body.frame().await?;
+                Some((
+                    frame.map(|frame| frame.into_data().unwrap_or_default()),
+                    body,
+                ))
+            });
+            match read_parts(multer::Multipart::new(frames, boundary)).await {
+                Ok(parts) => *reader.lock().unwrap() = Some(parts),
+                Err(error) => {
+                    eprintln!("reader: {error:?}");
+                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                }
+            }
+            Ok(response)
+        }
+    };
+    let response = layer
+        .layer(service_fn(handler))
+        .oneshot(request)
+        .await
+        .unwrap();
+    let rejection = response.extensions().get::<Rejection>();
+    Outcome {
+        status: response.status(),
+        reason: rejection.map_or("", Rejection::reason),
+        read: read.lock().unwrap().take(),
+    }
+}
+
+fn images() -> UploadLayer {
+    UploadLayer::new(UploadPolicy::images())
+}
+
+fn anything() -> UploadLayer {
+    let types = [
+        "image/png",
+        "image/jpeg",
+        "image/gif",
+        "image/webp",
+        "application/pdf",
+        "application/zip",
+        "text/plain",
+    ];
+    UploadLayer::new(UploadPolicy::new(types).unwrap())
+}
+
+/// A small PNG with `filler` bytes in it.
+fn png(filler: usize) -> Vec<u8> {
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let header = b"\0\0\0\x01\0\0\0\x01\x08\0\0\0\0".to_vec();
+    for (name, body) in [
+        (b"IHDR", header),
+        (b"IDAT", vec![0x5a; filler]),
+        (b"IEND", vec![]),
+    ] {
+        file.extend((body.len() as u32).to_be_bytes());
+        file.extend(name);
+        file.extend(body);
+        file.extend([0; 4]);
+    }
+    file
+}
+
+fn part(head: &str, data: &[u8]) -> Vec<u8> {
+    [b"--B\r\n", head.as_bytes(), b"\r\n\r\n", data, b"\r\n"].concat()
+}
+
+fn file(name: &str, media_type: &str, data: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+         Content-Type: {media_type}"
+    );
+    part(&head, data)
+}
+
+fn untyped(name: &str, data: &[u8]) -> Vec<u8> {
+    part(
+        &format!("Content-Disposition: form-data; name=\"file\"; filename=\"{name}\""),
+        data,
+    )
+}
+
+fn field(name: &str, data: &[u8]) -> Vec<u8> {
+    part(
+        &format!("Content-Disposition: form-data; name=\"{name}\""),
+        data,
+    )
+}
+
+fn form(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = parts.concat();
+    body.extend(b"--B--\r\n");
+    body
+}
+
+const FORM: &str = "multipart/form-data; boundary=B";
+
+async fn status(layer: &UploadLayer, parts: &[Vec<u8>]) -> (u16, &'static str) {
+    let outcome = post(layer, FORM, Script::frames([form(parts)])).await;
+    (outcome.status.as_u16(), outcome.reason)
+}
+
+#[tokio::test]
+async fn a_real_picture_is_taken_and_a_program_is_not() {
+    let real = include_bytes!("bodies/dot.png");
+    let taken = status(&images(), &[file("dot.png", "image/png", real)]).await;
+    assert_eq!(taken, (200, ""));
+    let program = std::fs::read("/bin/true").unwrap_or_else(|_| b"\x7fELF\x02\x01\x01".to_vec());
+    let refused = status(&images(), &[file("true.png", "image/png", &program)]).await;
+    assert_eq!(refused, (422, "type_mismatch"));
+    let refused = status(&images(), &[file("true", "image/png", &program)]).await;
+    assert_eq!(refused, (422, "type_mismatch"));
+}
+
+#[tokio::test]
+async fn types_are_allowed_and_agree() {
+    let picture = png(100);
+    let gif = b"GIF89a\x01\0\x01\0\0\0\0;";
+    for (part, expected) in [
+        (file("a.png", "image/png", &picture), (200, "")),
+        (file("a.PNG", "IMAGE/PNG", &picture), (200, "")),
+        (file("blob", "image/png", &picture), (200, "")),
+        (file("a.png", "image/x-png", &picture), (200, "")),
+        (untyped("a.png", &picture), (200, "")),
+        (untyped("blob", &picture), (200, "")),
+        (file("a.gif", "image/gif", gif), (200, "")),
+        // Not allowed, whatever it holds.
+        (
+            file("a.png", "text/html", &picture),
+            (415, "type_not_allowed"),
+        ),
+        (
+            file("a.svg", "image/svg+xml", b"<svg/>"),
+            (415, "type_not_allowed"),
+        ),
+        (
+            file("a.png", "application/octet-stream", &picture),
+            (415, "type_not_allowed"),
+        ),
+        (untyped("a.exe", b"MZ\x90\0"), (415, "type_not_allowed")),
+        (untyped("a.png", b"MZ\x90\0"), (415, "type_not_allowed")),
+        // Allowed, and something else.
+        (file("a.png", "image/png", gif), (422, "type_mismatch")),
+        (file("a.gif", "image/png", gif), (422, "type_mismatch")),
+        (file("a.gif", "image/png", &picture), (422, "type_mismatch")),
+        (file("a.php", "image/png", &picture), (422, "type_mismatch")),
+        (file("a.png", "image/png", b""), (422, "type_mismatch")),
+        (
+            file("a.png", "image/png", b"\x89PNG"),
+            (422, "type_mismatch"),
+        ),
+        (untyped("a.gif", &picture), (422, "type_mismatch")),
+        (untyped("a.exe", &picture), (422, "type_mismatch")),
+        // What is behind the end, and what has none.
+        (
+            file(
+                "a.png",
+                "image/png",
+                &[&picture[..], b"PK\x03\x04"].concat(),
+            ),
+            (422, "trailing_data"),
+        ),
+        (
+            file("a.png", "image/png", &picture[..60]),
+            (422, "content_malformed"),
+        ),
+        (
+            file("a.gif", "image/gif", b"GIF89a/*\0\0\0\0\0*/=1;alert(1)"),
+            (422, "content_malformed"),
+        ),
+        // Names.
+        (
+            file("../a.png", "image/png", &picture),
+            (422, "file_name_unsafe"),
+        ),
+        (
+            file("a.php\0.png", "image/png", &picture),
+            (422, "file_name_unsafe"),
+        ),
+        (
+            file("a.php.png", "image/png", &picture),
+            (422, "file_name_unsafe"),
+        ),
+    ] {
+        let outcome = status(&images(), std::slice::from_ref(&part)).await;
+        assert_eq!(outcome, expected, "{}", part.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn documents_and_texts() {
+    let pdf = b"%PDF-1.7\n1 0 obj\nendobj\n%%EOF\n";
+    let late = [b"\n\n", &pdf[..]].concat();
+    let behind = [&pdf[..], b"PK\x03\x04"].concat();
+    for (part, expected) in [
+        (file("a.pdf", "application/pdf", pdf), (200, "")),
+        (
+            file("a.pdf", "application/pdf", &late),
+            (422, "type_mismatch"),
+        ),
+        (
+            file("a.pdf", "application/pdf", &behind),
+            (422, "trailing_data"),
+        ),
+        (file("a.txt", "text/plain", b"words"), (200, "")),
+        (untyped("a.txt", b"words"), (200, "")),
+        (untyped("a.pdf", pdf), (200, "")),
+        (
+            file("a.txt", "text/plain; charset=utf-16", b"words"),
+            (400, "part_encoding"),
+        ),
+        (
+            file("a.txt", "text/plain", b"\xff\xfew"),
+            (422, "type_mismatch"),
+        ),
+        (
+            file("a.txt", "text/plain", b" <html>"),
+            (422, "type_mismatch"),
+        ),
+        (
+            file("a.txt", "text/plain", b"x <SCRIPT src=y>"),
+            (422, "active_content"),
+        ),
+        (
+            file("a.zip", "application/x-zip-compressed", b"PK\x03\x04...."),
+            (200, ""),
+        ),
+    ] {
+        let outcome = status(&anything(), std::slice::from_ref(&part)).await;
+        assert_eq!(outcome, expected, "{}", part.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn sizes_and_counts() {
+    let policy = || {
+        UploadPolicy::images()
+            .max_file(10 * KIB)
+            .max_files(2)
+            .max_field(100)
+            .max_parts(4)
+            .max_part_head(300)
+            .max_name(20)
+            .max_file_name(40)
+    };
+    let layer = UploadLayer::new(policy());
+    let sized = |bytes: usize| file("a.png", "image/png", &png(bytes - png(0).len()));
+    let small = || sized(100);
+    let at_most = 10 * KIB as usize;
+    for (parts, expected) in [
+        (vec![sized(at_most)], (200, "")),
+        (vec![sized(at_most + 1)], (413, "file_too_large")),
+        (
+            vec![file(
+                "a.png",
+                "image/png",
+                &[&png(0)[..8], &[0; 20_000]].concat(),
+            )],
+            (413, "file_too_large"),
+        ),
+        (vec![small(), small()], (200, "")),
+        (vec![small(), small(), small()], (413, "too_many_files")),
+        (vec![field("a", &[b'x'; 100])], (200, "")),
+        (vec![field("a", &[b'x'; 101])], (413, "field_too_large")),
+        (vec![field("a", b"x"); 4], (200, "")),
+        (vec![field("a", b"x"); 5], (413, "too_many_parts")),
+        (vec![field(&"n".repeat(20), b"x")], (200, "")),
+        (vec![field(&"n".repeat(21), b"x")], (413, "name_too_long")),
+        (
+            vec![file(
+                &format!("{}.png", "n".repeat(37)),
+                "image/png",
+                &png(1),
+            )],
+            (413, "name_too_long"),
+        ),
+        (
+            vec![field(&"n".repeat(300), b"x")],
+            (413, "part_head_too_large"),
+        ),
+        (vec![], (200, "")),
+    ] {
+        let body = form(&parts);
+        for frame in [1, 100, body.len()] {
+            let outcome = post(&layer, FORM, Script::trickle(&body, frame)).await;
+            assert_eq!(
+                (outcome.status.as_u16(), outcome.reason),
+                expected,
+                "{frame}"
+            );
+        }
+    }
+
+    // The whole body, told by its length and counted without one.
+    let whole = form(&[small()]);
+    for (max, expected) in [(0, 200), (1, 413)] {
+        let limit = whole.len() as u64 - max;
+        let layer = UploadLayer::new(policy().max_body(limit));
+        let body = Script::trickle(&whole, 50);
+        let counted = post(&layer, FORM, body.clone()).await;
+        let stated = post(&layer, FORM, body.with_length()).await;
+        assert_eq!(
+            (counted.status.as_u16(), stated.status.as_u16()),
+            (expected, expected)
+        );
+    }
+    let endless = Script::frames(vec![Bytes::from(vec![b'x'; 1_000]); 100_000]);
+    assert_eq!(post(&layer, FORM, endless).await.status, 400);
+}
+
+#[tokio::test]
+async fn fields_pass_beside_files() {
+    let parts = [
+        field("note", b"a\r\nb"),
+        file("a.png", "image/png", &png(9)),
+        field("x", b""),
+    ];
+    let outcome = post(&images(), FORM, Script::trickle(&form(&parts), 3)).await;
+    assert_eq!(outcome.status, 200);
+    let read = outcome.read.unwrap();
+    assert_eq!(read[0], (Some("note".into()), None, b"a\r\nb".to_vec()));
+    assert_eq!(read[1], (Some("file".into()), Some("a.png".into()), png(9)));
+    assert_eq!(read[2], (Some("x".into()), None, vec![]));
+}
+
+#[tokio::test]
+async fn an_empty_file_input_is_no_file() {
+    let parts = [file("", "application/octet-stream", b"")];
+    assert_eq!(status(&images(), &parts).await, (200, ""));
+    let parts = [file("", "application/octet-stream", b"x")];
+    assert_eq!(status(&images(), &parts).await, (422, "file_name_unsafe"));
+}
+
+#[tokio::test]
+async fn only_forms_are_taken() {
+    let body = || Script::frames([form(&[file("a.png", "image/png", &png(1))])]);
+    for (content_type, expected) in [
+        ("application/json", 415),
+        ("image/png", 415),
+        ("multipart/mixed; boundary=B", 415),
+        ("multipart/form-data-x; boundary=B", 415),
+        ("multipart/form-data", 400),
+        ("multipart/form-data; boundary=A; boundary=B", 400),
+        ("nonsense", 400),
+    ] {
+        assert_eq!(
+            post(&images(), content_type, body()).await.status,
+            expected,
+            "{content_type}"
+        );
+    }
+    let none = Request::post("/").body(body()).unwrap();
+    assert_eq!(send(&images(), none).await.status, 415);
+    let twice = Request::post("/")
+        .header("content-type", FORM)
+        .header("content-type", FORM);
+    assert_eq!(
+        send(&images(), twice.body(body()).unwrap()).await.status,
+        400
+    );
+    let encoded = Request::post("/")
+        .header("content-type", FORM)
+        .header("content-encoding", "gzip");
+    assert_eq!(
+        send(&images(), encoded.body(body()).unwrap()).await.status,
+        415
+    );
+    let identity = Request::post("/")
+        .header("content-type", FORM)
+        .header("content-encoding", "identity");
+    assert_eq!(
+        send(&images(), identity.body(body()).unwrap()).await.status,
+        200
+    );
+    let empty = post(&images(), FORM, Script::default().with_length()).await;
+    assert_eq!(
+        (empty.status.as_u16(), empty.reason),
+        (400, "multipart_incomplete")
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_upload_passes() {
+    let seen = |request: Request<Script>| {
+        let handler = async |request: Request<GuardedBody<Script>>| {
+            let engaged = CheckedUpload::of(Head::of(&request)).is_some();
+            let bytes = request.into_body().collect().await.unwrap().to_bytes();
+            assert!(!engaged);
+            Ok::<_, Infallible>(Response::new(Full::new(bytes)))
+        };
+        images().layer(service_fn(handler)).oneshot(request)
+    };
+    let grpc = Request::post("/").header("content-type", "application/grpc");
+    let response = seen(grpc.body(Script::frames(["message"])).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "message"
+    );
+    let get = Request::get("/")
+        .body(Script::default().with_length())
+        .unwrap();
+    assert_eq!(seen(get).await.unwrap().status(), 200);
+    let upgrade = Request::get("/")
+        .header("upgrade", "websocket")
+        .header("content-type", FORM);
+    let response = seen(upgrade.body(Script::default().with_length()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    // An upgrade with a body is an upload like any other.
+    let upgrade = Request::post("/")
+        .header("upgrade", "websocket")
+        .header("content-type", FORM);
+    let refused = send(&images(), upgrade.body(Script::frames(["x"])).unwrap()).await;
+    assert_eq!(refused.status, 400);
+}
+
+#[tokio::test]
+async fn one_file_as_the_whole_body() {
+    let layer = UploadLayer::new(UploadPolicy::images().max_file(MIB).raw_bodies());
+    for size in [0, 5_000, 500_000] {
+        let file = png(size);
+        for frame in [1_000, 4_096, file.len()] {
+            let outcome = post(&layer, "image/png", Script::trickle(&file, frame)).await;
+            assert_eq!(outcome.status, 200);
+            assert_eq!(outcome.read.unwrap()[0].2, file);
+        }
+    }
+    let behind = [&png(9_000)[..], b"<?php"].concat();
+    for (content_type, body, expected) in [
+        ("image/png", b"\x7fELF".to_vec(), 422),
+        ("image/png", behind, 422),
+        ("image/png", png(2_000_000), 413),
+        ("image/jpeg", png(9), 422),
+        ("text/html", png(9), 415),
+    ] {
+        let outcome = post(&layer, content_type, Script::trickle(&body, 1_000)).await;
+        assert_eq!(outcome.status, expected);
+        assert_eq!(outcome.read, None, "the body ended cleanly");
+    }
+}
+
+#[tokio::test]
+async fn every_split_is_read_the_same() {
+    let parts = [
+        field("note", b"\r\n--\r\n-\r\n--A"),
+        file("a.png", "image/png", &[&png(40)[..]].concat()),
+        field("x", b"\r"),
+        field("y", b"\r\n"),
+        field("z", b""),
+        file("b.gif", "image/gif", b"GIF89a\x01\0\x01\0\0\0\0;"),
+    ];
+    let body = form(&parts);
+    let expected = multer_reads(FORM, Script::frames([body.clone()]))
+        .await
+        .unwrap();
+    assert_eq!(expected.len(), parts.len());
+    for at in 0..body.len() {
+        for then in [at + 1, at + 2, at + 9, body.len()] {
+            let then = then.min(body.len());
+            let frames = [&body[..at], &body[at..then], &body[then..]];
+            let frames = Script::frames(frames.map(Bytes::copy_from_slice));
+            let outcome = post(&images(), FORM, frames).await;
+            assert_eq!(outcome.status, 200, "{at} {then} {}", outcome.reason);
+            assert_eq!(outcome.read.as_ref(), Some(&expected), "{at} {then}");
+        }
+    }
+    for frame in 1..70 {
+        let outcome = post(&images(), FORM, Script::trickle(&body, frame)).await;
+        assert_eq!(outcome.read.as_ref(), Some(&expected), "{frame}");
+    }
+}
+
+/// Every trick by which readers of multipart are set against each other.
+fn tricks() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    const FILE: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain";
+    let body = |text: &str| text.as_bytes().to_vec();
+    let head = |head: &str| form(&[part(head, b"words")]);
+    let named = |rest: &str| head(&format!("Content-Disposition: form-data; {rest}"));
+    let whole = form(&[part(FILE, b"words")]);
+    let without = |text: &str| {
+        String::from_utf8(whole.clone())
+            .unwrap()
+            .replace(text, "")
+            .into_bytes()
+    };
+    vec![
+        ("two boundaries", "multipart/form-data; boundary=A; boundary=B", whole.clone()),
+        ("two boundaries, swapped", "multipart/form-data; boundary=B; boundary=A", whole.clone()),
+        ("extended boundary", "multipart/form-data; boundary*=B", whole.clone()),
+        ("continued boundary", "multipart/form-data; boundary*0=B", whole.clone()),
+        ("boundary with a space before =", "multipart/form-data; boundary =B", whole.clone()),
+        ("boundary with a comma", "multipart/form-data; boundary=B, x", whole.clone()),
+        ("boundary with junk", "multipart/form-data; boundary=B x", whole.clone()),
+        ("charset after the boundary", "multipart/form-data; boundary=B; charset=utf-8", whole.clone()),
+        ("other subtype", "multipart/mixed; boundary=B", whole.clone()),
+        ("preamble", FORM, [b"junk\r\n", &whole[..]].concat()),
+        ("empty preamble line", FORM, [b"\r\n", &whole[..]].concat()),
+        ("first delimiter inside a line", FORM, [b"junk", &whole[..]].concat()),
+        ("parts after the end", FORM, [&whole[..], &whole].concat()),
+        ("junk after the end", FORM, [&whole[..], b"junk"].concat()),
+        ("end with junk on its line", FORM, without("--B--\r\n").into_iter().chain(*b"--B--junk").collect()),
+        ("no end", FORM, without("--B--\r\n")),
+        ("end without its dashes", FORM, [&without("--B--\r\n")[..], b"--B"].concat()),
+        ("one dash at the end", FORM, [&without("--B--\r\n")[..], b"--B-\r\n"].concat()),
+        ("lines end in LF", FORM, without("\r")),
+        ("lines end in CR", FORM, without("\n")),
+        ("LF before a delimiter", FORM, form(&[part(FILE, b"words\n--B\r\nhidden")])),
+        ("CR before a delimiter", FORM, form(&[part(FILE, b"words\r--B\r\nhidden")])),
+        ("delimiter inside a line", FORM, form(&[part(FILE, b"words --B\r\nhidden")])),
+        ("delimiter at the start of data", FORM, form(&[part(FILE, b"--B\r\nhidden")])),
+        ("hidden part behind LF", FORM, form(&[part(FILE, b"words\n--B\nContent-Disposition: form-data; name=\"file\"; filename=\"x.php\"\n\n<?php")])),
+        ("head ends in LF LF", FORM, body("--B\r\nContent-Disposition: form-data; name=\"a\"\n\nwords\r\n--B--\r\n")),
+        ("delimiter with a longer boundary", FORM, form(&[part(FILE, b"words\r\n--Bxy\r\nhidden")])),
+        ("padding after a delimiter", FORM, body("--B \t\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--B--\r\n")),
+        ("no head", FORM, body("--B\r\n\r\nwords\r\n--B--\r\n")),
+        ("two dispositions", FORM, head(&format!("{FILE}\r\nContent-Disposition: form-data; name=\"x\""))),
+        ("two content types", FORM, head(&format!("{FILE}\r\nContent-Type: text/html"))),
+        ("two file names", FORM, named("name=\"file\"; filename=\"a.txt\"; filename=\"x.php\"")),
+        ("two names", FORM, named("name=\"file\"; name=\"x\"; filename=\"a.txt\"")),
+        ("extended file name before", FORM, named("name=\"file\"; filename*=utf-8''x.php; filename=\"a.txt\"")),
+        ("extended file name after", FORM, named("name=\"file\"; filename=\"a.txt\"; filename*=utf-8''x.php")),
+        ("extended file name alone", FORM, named("name=\"file\"; filename*=utf-8''x.php")),
+        ("continued file name", FORM, named("name=\"file\"; filename*0=\"x.\"; filename*1=\"php\"")),
+        ("parameter names in capitals", FORM, named("NAME=\"file\"; FileName=\"x.php\"")),
+        ("name in a file name", FORM, named("filename=\"x; name=evil; .txt\"; name=\"file\"")),
+        ("name in a file name, in order", FORM, named("name=\"file\"; filename=\"x; name=evil; .txt\"")),
+        ("file name in a name", FORM, named("name=\"x; filename=ok.txt; \"; filename=\"x.php\"")),
+        ("file name in a name, unassigned", FORM, named("name=\"a filename b\"; filename=\"a.txt\"")),
+        ("escaped quote", FORM, named("name=\"file\"; filename=\"a\\\".txt\"")),
+        ("escape at the end", FORM, named("name=\"file\"; filename=\"a.txt\\\"")),
+        ("escaped backslash at the end", FORM, named("name=\"file\"; filename=\"a.txt\\\\\"")),
+        ("single quotes", FORM, named("name='file'; filename='a.txt'")),
+        ("unclosed quote", FORM, named("name=\"file\"; filename=\"a.txt")),
+        ("unquoted with a space", FORM, named("name=file; filename=a b.txt")),
+        ("no semicolons", FORM, named("name=\"file\" filename=\"a.txt\"")),
+        ("space before =", FORM, named("name=\"file\"; filename =\"a.txt\"")),
+        ("NUL in a file name", FORM, named("name=\"file\"; filename=\"x.php\0.txt\"")),
+        ("NUL in a name", FORM, named("name=\"fi\0le\"; filename=\"a.txt\"")),
+        ("percent-encoded dots", FORM, named("name=\"file\"; filename=\"%2e%2e%2fa.txt\"")),
+        ("percent-encoded quote", FORM, named("name=\"file\"; filename=\"a%22.txt\"")),
+        ("encoded word", FORM, named("name=\"file\"; filename=\"=?utf-8?q?x=2Ephp?=\"")),
+        ("path", FORM, named("name=\"file\"; filename=\"C:\\x\\a.txt\"")),
+        ("traversal", FORM, named("name=\"file\"; filename=\"../a.txt\"")),
+        ("not UTF-8", FORM, form(&[[b"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\xff.txt\"\r\n\r\n", &b"words\r\n"[..]].concat()])),
+        ("folded", FORM, head("Content-Disposition: form-data; name=\"file\";\r\n filename=\"a.txt\"")),
+        ("disposition attachment", FORM, head("Content-Disposition: attachment; name=\"file\"; filename=\"a.txt\"")),
+        ("disposition file", FORM, head("Content-Disposition: file; filename=\"a.txt\"")),
+        ("no disposition", FORM, head("Content-Type: text/plain")),
+        ("no name", FORM, named("filename=\"a.txt\"")),
+        ("empty name", FORM, named("name=\"\"; filename=\"a.txt\"")),
+        ("empty file name", FORM, named("name=\"file\"; filename=\"\"")),
+        ("base64", FORM, head(&format!("{FILE}\r\nContent-Transfer-Encoding: base64"))),
+        ("quoted-printable", FORM, head(&format!("{FILE}\r\nContent-Transfer-Encoding: quoted-printable"))),
+        ("binary", FORM, head(&format!("{FILE}\r\nContent-Transfer-Encoding: binary"))),
+        ("utf-7", FORM, head("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain; charset=utf-7")),
+        ("utf-16", FORM, head("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain; charset=utf-16")),
+        ("charset field", FORM, form(&[field("_charset_", b"utf-7"), part(FILE, b"words")])),
+        ("nested", FORM, head("Content-Disposition: form-data; name=\"file\"\r\nContent-Type: multipart/mixed; boundary=C")),
+        ("octet-stream without a file name", FORM, head("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: application/octet-stream")),
+        ("forty headers", FORM, head(&format!("{FILE}{}", "\r\nX-A: b".repeat(40)))),
+        ("a header of 20 KB", FORM, head(&format!("{FILE}\r\nX-A: {}", "b".repeat(20_000)))),
+        ("space before the colon", FORM, head("Content-Disposition : form-data; name=\"a\"")),
+        ("unprintable in a header's name", FORM, head(&format!("{FILE}\r\nX\u{7f}: b"))),
+        ("plain", FORM, whole.clone()),
+        ("empty form", FORM, body("--B--\r\n")),
+        ("end without a line end", FORM, whole[..whole.len() - 2].to_vec()),
+        ("data that looks like a delimiter", FORM, form(&[part(FILE, b"\r\n--\r\n--A\r\n--b\r\n-\r\n")])),
+    ]
+}
+
+/// The tricks that are none: all readers agree on them.
+const HARMLESS: [&str; 6] = [
+    "plain",
+    "empty form",
+    "end without a line end",
+    "data that looks like a delimiter",
+    "charset field",
+    "binary",
+];
+
+#[tokio::test]
+async fn every_trick_is_refused_or_read_the_same() {
+    let layer = anything();
+    let mut taken = Vec::new();
+    for (name, content_type, body) in tricks() {
+        let alone = multer_reads(content_type, Script::frames([body.clone()])).await;
+        for frame in [1, 5, 64, body.len()] {
+            let outcome = post(&layer, content_type, Script::trickle(&body, frame)).await;
+            if outcome.status == 200 {
+                let read = outcome.read.as_ref();
+                assert_eq!(read, Some(alone.as_ref().expect(name)), "{name} in {frame}");
+                taken.push(name);
+            } else {
+                assert!(outcome.status.is_client_error(), "{name}: {outcome:?}");
+                assert!(!outcome.reason.is_empty(), "{name}: refused by the handler");
+            }
+        }
+    }
+    taken.dedup();
+    taken.sort_unstable();
+    let mut harmless = HARMLESS.to_vec();
+    harmless.sort_unstable();
+    assert_eq!(taken, harmless);
+}
+
+#[tokio::test]
+async fn the_handle_agrees_with_what_was_read() {
+    let parts = [
+        file("a.png", "image/png", &png(5_000)),
+        field("note", b"x"),
+        untyped("b.png", &png(7)),
+    ];
+    let handler = async |request: Request<GuardedBody<Script>>| {
+        let upload = CheckedUpload::of(Head::of(&request)).unwrap();
+        request.into_body().collect().await.unwrap();
+        let files = upload.accepted().await.unwrap();
+        let told: Vec<_> = files
+            .iter()
+            .map(|file| {
+                (
+                    file.field(),
+                    file.name().unwrap(),
+                    file.media_type(),
+                    file.bytes(),
+                )
+            })
+            .collect();
+        let sizes = [png(5_000).len() as u64, png(7).len() as u64];
+        assert_eq!(
+            told,
+            [
+                ("file", "a.png", "image/png", sizes[0]),
+                ("file", "b.png", "image/png", sizes[1])
+            ]
+        );
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    };
+    let request = Request::post("/").header("content-type", FORM);
+    let request = request.body(Script::trickle(&form(&parts), 1_000)).unwrap();
+    let service = images().layer(service_fn(handler));
+    assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+}
+
+#[test]
+fn policies_that_cannot_hold_are_faults() {
+    assert!(UploadPolicy::new::<&str>([]).is_err());
+    assert!(UploadPolicy::new(["image/svg+xml"]).is_err());
+    assert!(UploadPolicy::new(["application/octet-stream"]).is_err());
+    let error = UploadPolicy::with_detector(["x/y"], &Signatures).unwrap_err();
+    assert_eq!(error.setting(), "upload types");
+}

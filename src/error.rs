@@ -44,6 +44,7 @@ impl ConfigError {
     }
 
     /// The same problem under the name by which the reader knows the setting.
+    #[must_use]
     pub fn named(self, setting: impl Into<Cow<'static, str>>) -> Self {
         Self {
             setting: setting.into(),

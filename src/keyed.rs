@@ -22,6 +22,5 @@ pub(crate) enum Domain {
     Session,
     Token,
     Subject,
-    Client,
     Custom,
 }

@@ -100,6 +100,23 @@ impl Accounts {
         }
     }
 
+    pub(crate) async fn by_id(&self, id: &str) -> Result<Option<Account>, sqlx::Error> {
+        match self {
+            Self::Memory(accounts) => {
+                let accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(accounts.values().find(|account| account.id == id).cloned())
+            }
+            Self::Sqlite(pool) => {
+                let row =
+                    sqlx::query("SELECT id, username, password_hash FROM accounts WHERE id = ?")
+                        .bind(id)
+                        .fetch_optional(pool)
+                        .await?;
+                row.map(account).transpose()
+            }
+        }
+    }
+
     /// Stores a new hash of the same password, unless the password was changed meanwhile.
     pub(crate) async fn rehash(
         &self,

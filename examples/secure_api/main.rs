@@ -42,12 +42,15 @@ async fn run(settings: Settings) -> ExitCode {
     let (service, health) = match start::service(&settings).await {
         Ok(service) => service,
         Err(start::StartError::Settings(fault)) => return unusable(&fault),
-        Err(start::StartError::Store(error)) => return failed(&error),
+        Err(start::StartError::Store(error)) => return failed(&*error),
     };
     let bound = async {
         let listener = TcpListener::bind(settings.bind_addr).await?;
         let addr = listener.local_addr()?;
-        let stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let stop = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        );
         std::io::Result::Ok((listener, addr, stop))
     };
     let (listener, addr, (mut interrupt, mut terminate)) = match bound.await {

@@ -100,6 +100,7 @@ mod profile;
 mod source;
 mod value;
 
+pub(crate) use self::policy::Pending;
 pub use self::{
     csp::{Csp, CspBuilder, Directive, SandboxFlag},
     hsts::Hsts,

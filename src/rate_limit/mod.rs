@@ -57,6 +57,7 @@ mod service;
 mod store;
 mod window;
 
+pub(crate) use self::layer::Admitted;
 pub use self::{
     fields::{FieldsVersion, LegacyReset},
     future::RateLimitFuture,

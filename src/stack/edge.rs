@@ -93,16 +93,21 @@ where
         }
         let form = WireForm::of(Head::of(&request));
         #[cfg(feature = "headers")]
-        let headers = parts.headers.as_ref().map(|headers| headers.begin(&mut request));
+        let headers = parts
+            .headers
+            .as_ref()
+            .map(|headers| headers.begin(&mut request));
         let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
         EdgeFuture {
             inner: inner
                 .inspect_err(|panic| report(&parts.context, &**panic))
                 .ok(),
-            form,
-            context: parts.context.clone(),
-            #[cfg(feature = "headers")]
-            headers,
+            rest: Rest {
+                form,
+                context: parts.context.clone(),
+                #[cfg(feature = "headers")]
+                headers,
+            },
         }
     }
 }
@@ -113,11 +118,16 @@ pin_project! {
         // `None` once the service panicked.
         #[pin]
         inner: Option<F>,
-        form: WireForm,
-        context: Context,
-        #[cfg(feature = "headers")]
-        headers: Option<Pending>,
+        rest: Rest,
     }
+}
+
+/// What the answer gets.
+struct Rest {
+    form: WireForm,
+    context: Context,
+    #[cfg(feature = "headers")]
+    headers: Option<Pending>,
 }
 
 impl<F, B, E> Future for EdgeFuture<F>
@@ -131,7 +141,7 @@ where
         let mut this = self.project();
         let polled = match this.inner.as_mut().as_pin_mut() {
             Some(inner) => catch_unwind(AssertUnwindSafe(|| inner.poll(cx)))
-                .inspect_err(|panic| report(this.context, &**panic))
+                .inspect_err(|panic| report(&this.rest.context, &**panic))
                 .ok(),
             None => None,
         };
@@ -141,11 +151,11 @@ where
             None => {
                 this.inner.set(None);
                 let rejection = Rejection::new(RejectionKind::Internal, "service", "panic");
-                this.context.render(rejection, *this.form)
+                this.rest.context.render(rejection, this.rest.form)
             }
         };
         #[cfg(feature = "headers")]
-        if let Some(headers) = this.headers.take() {
+        if let Some(headers) = this.rest.headers.take() {
             headers.finish(&mut response);
         }
         Poll::Ready(Ok(response))

@@ -21,7 +21,7 @@ use crate::jwt::Authenticate;
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::{Admitted, RateLimitLayer};
 #[cfg(feature = "upload")]
-use crate::upload::UploadPolicy;
+use crate::upload::{UploadPolicy, Uploads};
 use crate::{
     authorize::RequireScopeLayer,
     body::RejectionBody,
@@ -59,7 +59,7 @@ pub struct Guard {
 enum BodyRule {
     Limited(Limit),
     #[cfg(feature = "upload")]
-    Upload(UploadPolicy),
+    Upload(Uploads),
 }
 
 impl Guard {
@@ -109,7 +109,7 @@ impl Guard {
     /// Takes uploads that `policy` admits, and no other body.
     #[cfg(feature = "upload")]
     pub fn upload(mut self, policy: UploadPolicy) -> Self {
-        self.body = BodyRule::Upload(policy);
+        self.body = BodyRule::Upload(Uploads::new(policy));
         self
     }
 }
@@ -168,9 +168,9 @@ impl GuardLayer {
         }
         let scopes = match guard.scopes.is_empty() {
             true => None,
-            false => Some(
-                RequireScopeLayer::all(guard.scopes)?.with_context(parts.context.clone()),
-            ),
+            false => {
+                Some(RequireScopeLayer::all(guard.scopes)?.with_context(parts.context.clone()))
+            }
         };
         Ok(Self {
             choice: Choice::One(Arc::new(Route {
@@ -283,7 +283,11 @@ where
 
 impl Route {
     /// Everything that the request's head decides.
-    fn admit<A: Body>(&self, request: &mut Request<A>, charged: &mut Charged) -> Result<(), Rejection> {
+    fn admit<A: Body>(
+        &self,
+        request: &mut Request<A>,
+        charged: &mut Charged,
+    ) -> Result<(), Rejection> {
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_client {
             let now = self.context.monotonic();
@@ -296,7 +300,7 @@ impl Route {
         if let Some(authentication) = &self.authentication
             && let Some(grant) = authentication.authenticate(Head::of(request))?
         {
-            grant.insert(request.extensions_mut());
+            grant.insert(request);
         }
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_identity {
@@ -310,6 +314,46 @@ impl Route {
         Ok(())
     }
 
+    /// Puts the check of the body between the body and the handler.
+    #[allow(clippy::result_large_err, reason = "a refusal gives the request back")]
+    fn watch<A>(&self, request: Request<A>) -> Watched<A>
+    where
+        A: Body<Data = Bytes> + Send + 'static,
+        A::Error: Into<BoxError>,
+    {
+        match &self.body {
+            BodyRule::Limited(_) if request.body().is_end_stream() => {
+                Ok((request.map(GuardedBody::open), None))
+            }
+            BodyRule::Limited(limit) => {
+                let hint = request.body().size_hint();
+                match limit.decide(Head::of(&request), &hint) {
+                    Ok(counter) => {
+                        let (request, racer) =
+                            guarded::watch(request, counter, limit.terms(), &self.context);
+                        Ok((request, Some(racer)))
+                    }
+                    Err(rejection) => Err((request, rejection)),
+                }
+            }
+            #[cfg(feature = "upload")]
+            BodyRule::Upload(uploads) => {
+                let hint = request.body().size_hint();
+                match uploads.decide(Head::of(&request), &hint) {
+                    Ok(Some((check, upload))) => {
+                        let mut request = request;
+                        request.extensions_mut().insert(upload);
+                        let terms = uploads.terms(true);
+                        let (request, racer) = guarded::watch(request, check, terms, &self.context);
+                        Ok((request, Some(racer)))
+                    }
+                    Ok(None) => Ok((request.map(GuardedBody::open), None)),
+                    Err(rejection) => Err((request, rejection)),
+                }
+            }
+        }
+    }
+
     fn refuse<F, A, B>(&self, request: Request<A>, rejection: Rejection) -> GuardedFuture<F, B>
     where
         A: Body + Send + 'static,
@@ -319,6 +363,9 @@ impl Route {
         GuardedFuture::refused(request, response)
     }
 }
+
+/// A watched request with its end of the race, or the request and why it is refused.
+type Watched<A> = Result<(Request<GuardedBody<A>>, Option<Racer>), (Request<A>, Rejection)>;
 
 #[cfg(feature = "rate-limit")]
 type Limits = (Option<RateLimitLayer>, Option<RateLimitLayer>);
@@ -335,7 +382,10 @@ fn limits(parts: &Parts, names: &[Box<str>]) -> Result<Limits, ConfigError> {
 }
 
 fn missing(part: &'static str) -> ConfigError {
-    ConfigError::new("guard", format!("asks for {part}, which the stack does not have"))
+    ConfigError::new(
+        "guard",
+        format!("asks for {part}, which the stack does not have"),
+    )
 }
 
 /// What the request was charged, and so what its answer says.
@@ -369,7 +419,10 @@ where
         let mut answer = ready!(this.inner.poll(cx));
         #[cfg(feature = "rate-limit")]
         if let Ok(response) = &mut answer {
-            let charged = [this.charged.by_client.take(), this.charged.by_identity.take()];
+            let charged = [
+                this.charged.by_client.take(),
+                this.charged.by_identity.take(),
+            ];
             for admitted in charged.into_iter().flatten() {
                 admitted.apply(response.headers_mut());
             }

@@ -14,9 +14,7 @@ use crate::headers::SecurityHeaders;
 use crate::jwt::{Authenticate, JwtLayer};
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::RateLimitLayer;
-use crate::{
-    client::ClientLayer, client::TrustedProxies, context::Context, error::ConfigError,
-};
+use crate::{client::ClientLayer, client::TrustedProxies, context::Context, error::ConfigError};
 
 /// The gates of a service, in the written order. A clone is a reference count.
 ///
@@ -79,9 +77,10 @@ impl SecurityStack {
 
     /// Authenticates by `jwt` where a [`Guard`] asks for it.
     #[cfg(feature = "jwt")]
+    #[allow(private_bounds, reason = "every `JwtLayer` satisfies it")]
     pub fn with_jwt<C>(self, jwt: JwtLayer<C>) -> Self
     where
-        JwtLayer<C>: Authenticate,
+        JwtLayer<C>: Authenticate + 'static,
     {
         self.with(|parts| parts.authentication = Some(Arc::new(jwt)))
     }

@@ -408,11 +408,27 @@ impl Reader<'_> {
 
     fn upload_types(&mut self) -> Option<Vec<String>> {
         let text = self.text("UPLOAD_ALLOWED_TYPES")?;
-        Some(
-            text.split(',')
-                .map(|media_type| media_type.trim().to_ascii_lowercase())
-                .collect(),
-        )
+        let types: Vec<String> = text
+            .split(',')
+            .map(|media_type| media_type.trim().to_ascii_lowercase())
+            .collect();
+        let is_token = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+        };
+        let is_type = |text: &String| {
+            text.split_once('/')
+                .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+        };
+        if !types.iter().all(is_type) {
+            self.fault(
+                "UPLOAD_ALLOWED_TYPES",
+                "takes media types such as image/png, comma-separated",
+            );
+        }
+        Some(types)
     }
 
     fn word(&mut self, name: &'static str) -> Option<String> {

@@ -1,0 +1,186 @@
+//! Register, log in, refresh, log out.
+
+use std::sync::Arc;
+
+use axum::{Extension, Json, extract::State};
+use http::{HeaderMap, StatusCode, header::USER_AGENT};
+use portcullis::{
+    Client, Rejection, RejectionKind,
+    event::{EventKind, SecurityEvent},
+    problem::ProblemJson,
+    refresh_token::Device,
+    session::TokenPair,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    accounts::{Account, CreateError, canonical_username},
+    start::App,
+};
+
+#[derive(Deserialize)]
+pub(crate) struct Credentials {
+    username: String,
+    password: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RefreshToken {
+    refresh_token: String,
+}
+
+/// `POST /auth/register`
+pub(crate) async fn register(
+    State(app): State<Arc<App>>,
+    client: Option<Extension<Client>>,
+    ProblemJson(body): ProblemJson<Credentials>,
+) -> Result<(StatusCode, Json<Value>), Rejection> {
+    let ip = client.and_then(|client| client.ip());
+    let hasher = app.hasher.for_client(ip);
+    hasher.check(&body.password)?;
+    let username = canonical_username(&body.username).ok_or_else(|| {
+        Rejection::new(
+            RejectionKind::Unprocessable,
+            "accounts",
+            "unusable_username",
+        )
+        .with_detail("A user name is 3 to 64 of a-z, 0-9, dot, underscore and hyphen.")
+    })?;
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| unavailable())?;
+    let account = Account {
+        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        username: username.clone(),
+        password_hash: hasher.hash(&body.password).await?,
+    };
+    let id = account.id.clone();
+    match app.accounts.create(account, app.context.wall()).await {
+        Ok(()) => {}
+        Err(CreateError::Taken) => {
+            return Err(
+                Rejection::new(RejectionKind::Conflict, "accounts", "username_taken")
+                    .with_detail("The user name is taken."),
+            );
+        }
+        Err(CreateError::Store(error)) => {
+            tracing::error!(%error, "a user was not stored");
+            return Err(unavailable());
+        }
+    }
+    let event = SecurityEvent::new(EventKind::UserCreated).with_client(ip);
+    app.context.emit(event.with_subject(id.as_str()));
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"id": id, "username": username})),
+    ))
+}
+
+/// `POST /auth/login`
+pub(crate) async fn login(
+    State(app): State<Arc<App>>,
+    client: Option<Extension<Client>>,
+    headers: HeaderMap,
+    ProblemJson(body): ProblemJson<Credentials>,
+) -> Result<Json<Value>, Rejection> {
+    let ip = client.and_then(|client| client.ip());
+    let hasher = app.hasher.for_client(ip);
+    hasher.check(&body.password)?;
+    let account = match canonical_username(&body.username) {
+        Some(name) => app
+            .accounts
+            .by_username(&name)
+            .await
+            .map_err(|_| unavailable())?,
+        None => None,
+    };
+    // The epoch is read before the hash that the password is held against.
+    let login = match &account {
+        Some(account) => Some(app.sessions.begin(&account.id).await?),
+        None => None,
+    };
+    let account = match account {
+        Some(account) => app
+            .accounts
+            .by_id(&account.id)
+            .await
+            .map_err(|_| unavailable())?,
+        None => None,
+    };
+    let stored = account
+        .as_ref()
+        .map(|account| account.password_hash.as_str());
+    let verified = hasher.verify(&body.password, stored).await?;
+    let (Some(account), Some(login), true) = (account, login, verified.is_correct()) else {
+        let event = SecurityEvent::new(EventKind::AuthnLoginFail)
+            .with_rule("accounts", "wrong_credentials");
+        app.context.emit(event.with_client(ip));
+        return Err(Rejection::new(
+            RejectionKind::Unauthenticated,
+            "accounts",
+            "wrong_credentials",
+        )
+        .with_detail("User name and password do not match."));
+    };
+    if verified.rehash_due()
+        && let Ok(hash) = hasher.hash(&body.password).await
+    {
+        let stored = app
+            .accounts
+            .rehash(&account.username, &account.password_hash, &hash);
+        if stored.await.is_err() {
+            tracing::warn!("a password's new hash was not stored");
+        }
+    }
+    let mut device = Device::new();
+    if let Some(agent) = headers
+        .get(USER_AGENT)
+        .and_then(|agent| agent.to_str().ok())
+    {
+        device = device.with_user_agent(agent);
+    }
+    device.ip = ip;
+    let pair = app.sessions.start_login(login, device).await?;
+    let event = SecurityEvent::new(EventKind::AuthnLoginSuccess).with_client(ip);
+    app.context.emit(event.with_subject(account.id));
+    Ok(token_pair(&pair))
+}
+
+/// `POST /auth/refresh`
+pub(crate) async fn refresh(
+    State(app): State<Arc<App>>,
+    client: Option<Extension<Client>>,
+    ProblemJson(body): ProblemJson<RefreshToken>,
+) -> Result<Json<Value>, Rejection> {
+    let ip = client.and_then(|client| client.ip());
+    let pair = app.sessions.refresh(&body.refresh_token, ip).await?;
+    Ok(token_pair(&pair))
+}
+
+/// `POST /auth/logout`: the same answer whether or not the token is known.
+pub(crate) async fn logout(
+    State(app): State<Arc<App>>,
+    client: Option<Extension<Client>>,
+    ProblemJson(body): ProblemJson<RefreshToken>,
+) -> Result<StatusCode, Rejection> {
+    let ip = client.and_then(|client| client.ip());
+    match app.sessions.end(&body.refresh_token, ip).await {
+        Err(error) if error.is_unavailable() => Err(error.into()),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+fn token_pair(pair: &TokenPair) -> Json<Value> {
+    Json(json!({
+        "access_token": pair.access_token.as_str(),
+        "token_type": "Bearer",
+        "expires_in": pair.expires_in.as_secs(),
+        "refresh_token": pair.refresh_token.expose(),
+        "refresh_expires_in": pair.refresh_expires_in.as_secs(),
+    }))
+}
+
+fn unavailable() -> Rejection {
+    Rejection::new(RejectionKind::Unavailable, "accounts", "store_unavailable")
+        .with_retry_after(std::time::Duration::from_secs(1))
+}

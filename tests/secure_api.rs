@@ -503,7 +503,10 @@ async fn uploads_are_what_they_say() {
     )
     .await;
 
-    let mut large = PNG.to_vec();
+    // An image whose data goes on and on.
+    let mut large = PNG[..33].to_vec();
+    large.extend_from_slice(&(6_u32 * 1024 * 1024).to_be_bytes());
+    large.extend_from_slice(b"IDAT");
     large.resize(5 * 1024 * 1024 + 1, 0);
     problem(
         upload(file(large.clone(), "dot.png", "image/png"))

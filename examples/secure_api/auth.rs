@@ -1,6 +1,6 @@
 //! Register, log in, refresh, log out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Extension, Json, extract::State};
 use http::{HeaderMap, StatusCode, header::USER_AGENT};
@@ -174,13 +174,18 @@ fn token_pair(pair: &TokenPair) -> Json<Value> {
     Json(json!({
         "access_token": pair.access_token.as_str(),
         "token_type": "Bearer",
-        "expires_in": pair.expires_in.as_secs(),
+        "expires_in": whole_seconds(pair.expires_in),
         "refresh_token": pair.refresh_token.expose(),
-        "refresh_expires_in": pair.refresh_expires_in.as_secs(),
+        "refresh_expires_in": whole_seconds(pair.refresh_expires_in),
     }))
+}
+
+/// A token ends on a whole second, so the part of one that has begun counts.
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 fn unavailable() -> Rejection {
     Rejection::new(RejectionKind::Unavailable, "accounts", "store_unavailable")
-        .with_retry_after(std::time::Duration::from_secs(1))
+        .with_retry_after(Duration::from_secs(1))
 }

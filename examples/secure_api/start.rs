@@ -175,11 +175,16 @@ async fn stores(
 ) -> Result<(Accounts, RefreshTokens, DenyList), StartError> {
     if settings.database_url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
-        return Ok((
-            Accounts::memory(),
-            tokens,
-            DenyList::since_start(context, keep),
+        let started = context.wall();
+        let deny_list = DenyList::since_start(context, keep);
+        // Tokens carry whole seconds: those of this process must be later than its start, those
+        // of the one before it earlier.
+        let second = Duration::from_secs(1);
+        let left = second.saturating_sub(Duration::from_millis(
+            started.as_millis().rem_euclid(1_000).unsigned_abs(),
         ));
+        tokio::time::sleep(left).await;
+        return Ok((Accounts::memory(), tokens, deny_list));
     }
     let store = match settings.database_url.strip_prefix("sqlite://") {
         Some(path) => SqliteStore::open(path).await,

@@ -18,7 +18,7 @@ use crate::{
     head::Head,
 };
 
-/// The service that [`UploadLayer`](super::BodyLimitLayer) makes.
+/// The service that [`UploadLayer`](super::UploadLayer) makes.
 #[derive(Clone)]
 pub struct Upload<S> {
     inner: S,

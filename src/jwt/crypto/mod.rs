@@ -4,7 +4,7 @@
 //! `rust-crypto` alone, by the RustCrypto crates. With neither, or for a module that must be
 //! certified, an application implements [`CryptoProvider`] and gives it to
 //! [`KeySet::with_provider`](super::KeySet::with_provider) and
-//! [`SigningKey::with_provider`](super::SigningKey::with_provider). The choice belongs to these
+//! [`Issuer::with_provider`](super::Issuer::with_provider). The choice belongs to these
 //! keys: nothing that is global to the process is read or set, so no other crate can change it.
 //!
 //! Both backends are held to the same rules (sizes, curves, lengths), which are checked before a

@@ -293,8 +293,12 @@ impl Route {
             let now = self.context.monotonic();
             charged.by_client = Some(limits.decide(Head::of(request), now)?);
         }
-        if let BodyRule::Limited(limit) = &self.body {
-            limit.decide(Head::of(request), &request.body().size_hint())?;
+        match &self.body {
+            BodyRule::Limited(limit) => {
+                limit.decide(Head::of(request), &request.body().size_hint())?;
+            }
+            #[cfg(feature = "upload")]
+            BodyRule::Upload(_) => {}
         }
         #[cfg(feature = "jwt")]
         if let Some(authentication) = &self.authentication

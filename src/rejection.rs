@@ -359,7 +359,7 @@ impl Render for ProblemDetails {
 
 fn problem_json(rejection: &Rejection) -> Bytes {
     let status = rejection.status();
-    let mut json = String::with_capacity(192);
+    let mut json = String::with_capacity(256);
     json.push_str("{\"type\":");
     push_json_string(&mut json, rejection.problem_type());
     json.push_str(",\"title\":");
@@ -386,22 +386,26 @@ fn problem_json(rejection: &Rejection) -> Bytes {
 }
 
 fn push_json_string(json: &mut String, text: &str) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | ..b' ');
     json.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => json.push_str("\\\""),
-            '\\' => json.push_str("\\\\"),
-            control if control < ' ' => {
-                const DIGITS: [char; 16] = [
-                    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-                ];
+    let mut rest = text;
+    // Escaped bytes are ASCII, so they stand at the boundaries of characters.
+    while let Some(at) = rest.as_bytes().iter().position(escaped) {
+        let (plain, from) = rest.split_at(at);
+        json.push_str(plain);
+        match from.as_bytes()[0] {
+            b'"' => json.push_str("\\\""),
+            b'\\' => json.push_str("\\\\"),
+            control => {
                 json.push_str("\\u00");
-                json.push(DIGITS[control as usize >> 4]);
-                json.push(DIGITS[control as usize & 15]);
+                json.push(DIGITS[usize::from(control >> 4)].into());
+                json.push(DIGITS[usize::from(control & 15)].into());
             }
-            plain => json.push(plain),
         }
+        rest = &from[1..];
     }
+    json.push_str(rest);
     json.push('"');
 }
 

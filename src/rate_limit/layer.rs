@@ -118,7 +118,6 @@ impl RateLimitLayer {
 
     /// The policies that can be judged before authentication, and those that cannot, each as a
     /// layer; `None` where there are none.
-    #[allow(dead_code, reason = "the stack calls it, which stands above the gates")]
     pub(crate) fn around_authentication(&self) -> (Option<Self>, Option<Self>) {
         let before = self.filtered(|policy| !policy.needs_identity());
         let after = self.filtered(Policy::needs_identity);
@@ -250,15 +249,6 @@ impl Admitted {
         if let Some(after) = &self.after {
             after.refund(response.status());
             after.write(response.headers_mut());
-        }
-    }
-
-    /// Writes the fields alone, where they are on.
-    #[allow(dead_code, reason = "the stack calls it, which stands above the gates")]
-    #[inline]
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
-        if let Some(after) = &self.after {
-            after.write(headers);
         }
     }
 }

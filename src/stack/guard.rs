@@ -428,7 +428,7 @@ where
                 this.charged.by_identity.take(),
             ];
             for admitted in charged.into_iter().flatten() {
-                admitted.apply(response.headers_mut());
+                admitted.finish(response);
             }
         }
         #[cfg(not(feature = "rate-limit"))]

@@ -24,6 +24,10 @@ pub mod body;
 pub mod body_limit;
 pub mod client;
 mod context;
+#[cfg(feature = "cors")]
+pub mod cors;
+#[cfg(feature = "csrf")]
+pub mod csrf;
 pub mod deny_list;
 mod error;
 pub mod event;
@@ -32,10 +36,12 @@ pub mod guarded;
 mod head;
 #[cfg(feature = "headers")]
 pub mod headers;
+pub mod https;
 mod identity;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keyed;
+mod origin;
 #[cfg(feature = "password")]
 pub mod password;
 #[cfg(feature = "axum")]
@@ -62,6 +68,7 @@ pub use self::{
     future::ResponseFuture,
     head::Head,
     identity::{Identity, IdentityKind},
+    origin::Origin,
     rejection::{Rejection, RejectionKind, Render, WireForm},
     secret::Secret,
 };

@@ -43,6 +43,38 @@ fn every_layer_keeps_every_rule() {
         ClientLayer::new(TrustedProxies::none()),
         request,
     );
+    #[cfg(feature = "headers")]
+    table.hold(
+        "SecurityHeadersLayer",
+        portcullis::headers::SecurityHeadersLayer::default(),
+        request,
+    );
+    #[cfg(feature = "csrf")]
+    table.hold(
+        "CsrfLayer",
+        portcullis::csrf::CsrfLayer::new(portcullis::csrf::CsrfPolicy::new([])),
+        request,
+    );
+    #[cfg(feature = "csrf")]
+    table.hold(
+        "CsrfTokenLayer",
+        portcullis::csrf::CsrfTokenLayer::new(portcullis::csrf::CsrfTokens::new(
+            &portcullis::Secret::generate().into(),
+        ))
+        .only_if(|_| false),
+        request,
+    );
+    table.hold(
+        "HttpsLayer",
+        portcullis::https::HttpsLayer::new(
+            portcullis::https::HttpsPolicy::new(
+                portcullis::Origin::new("https://example.com").unwrap(),
+            )
+            .any_host()
+            .without_redirect(),
+        ),
+        request,
+    );
     table.hold("OwnBodyLayer", OwnBodyLayer::new(), request);
     table.hold("BodyLimitLayer", BodyLimitLayer::new(1_024), request);
     table.refuse("BodyLimitLayer", BodyLimitLayer::new(1), request);

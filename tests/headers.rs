@@ -1,7 +1,10 @@
 //! Security headers, through the public API.
 #![cfg(feature = "headers")]
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -14,10 +17,11 @@ use http::{
 };
 use http_body_util::{Empty, Full};
 use portcullis::{
-    Client,
+    Client, Context,
+    event::{EventKind, SecurityEvent},
     headers::{
-        Csp, CspNonce, Directive, FrameOptions, HeadersOverride, Profile, ReferrerPolicy,
-        SecurityHeaders, SecurityHeadersLayer, Source,
+        Csp, CspNonce, CspReports, Directive, FrameOptions, HeadersOverride, Profile,
+        ReferrerPolicy, SecurityHeaders, SecurityHeadersLayer, Source,
     },
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -574,6 +578,74 @@ async fn a_service_error_passes() {
     }));
     let error = service.oneshot(Request::new(())).await.unwrap_err();
     assert_eq!(error.to_string(), "down");
+}
+
+#[tokio::test]
+async fn reports_become_events_and_nothing_of_them_is_kept() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let context = Context::new().with_events(move |event: &SecurityEvent| {
+        seen.lock().unwrap().push((event.kind(), event.reason()));
+    });
+    let reports = CspReports::new().with_context(context);
+    let send = |method: &str, content_type: &str, body: String| {
+        let request = Request::builder()
+            .method(method)
+            .header(CONTENT_TYPE, content_type)
+            .body(Body::from(body))
+            .unwrap();
+        reports.clone().oneshot(request)
+    };
+    let report = r#"[{"type":"csp-violation","url":"https://user:pass@x/","body":
+        {"effectiveDirective":"script-src-elem","blockedURL":"<script>"}}]"#;
+    let json = "application/reports+json";
+    let legacy = "application/csp-report; charset=utf-8";
+    for (method, content_type, body, status) in [
+        ("POST", json, report.to_owned(), 204),
+        ("POST", legacy, r#"{"csp-report":{}}"#.to_owned(), 204),
+        ("POST", "text/plain", report.to_owned(), 415),
+        ("GET", json, String::new(), 405),
+        ("POST", json, "[".to_owned(), 400),
+        ("POST", json, " ".repeat(16 * 1024 + 1), 413),
+    ] {
+        let response = send(method, content_type, body).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(
+        events.lock().unwrap()[..2],
+        [
+            (EventKind::CspViolation, Some("script-src-elem")),
+            (EventKind::CspViolation, Some("other")),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_report_without_end_is_cut_off() {
+    let endless = http_body_util::StreamBody::new(futures_util::stream::repeat_with(|| {
+        Ok::<_, Infallible>(http_body::Frame::data(Bytes::from_static(&[b' '; 1000])))
+    }));
+    let request = Request::post("/")
+        .header(CONTENT_TYPE, "application/csp-report")
+        .body(endless)
+        .unwrap();
+    let response = CspReports::new().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 413);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_never_comes_is_given_up() {
+    let stalled = http_body_util::StreamBody::new(futures_util::stream::pending::<
+        Result<http_body::Frame<Bytes>, Infallible>,
+    >());
+    let request = Request::post("/")
+        .header(CONTENT_TYPE, "application/csp-report")
+        .body(stalled)
+        .unwrap();
+    let started = tokio::time::Instant::now();
+    let response = CspReports::new().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 408);
+    assert!(started.elapsed() < std::time::Duration::from_secs(6));
 }
 
 #[test]

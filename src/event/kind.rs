@@ -105,6 +105,8 @@ kinds! {
     MaliciousCors = "malicious_cors", Warn;
     /// A cross-site request with an unsafe method.
     MaliciousCsrf = "malicious_csrf", Warn;
+    /// A browser reported that a page did what its Content-Security-Policy forbids.
+    CspViolation = "csp_violation", Warn;
     /// A direct reference to another user's object.
     MaliciousDirectReference = "malicious_direct_reference", Warn;
     /// Permissions of an object were changed.

@@ -41,7 +41,8 @@
 //! stranger's. `Cross-Origin-Embedder-Policy` is left out: it breaks pages that embed others and
 //! protects only those that need `SharedArrayBuffer`. `X-XSS-Protection` and `X-Download-Options`
 //! speak to browsers that no longer exist; [`Profile::helmet`], which is value for value what
-//! helmet 8.3.0 sends, has them. `Clear-Site-Data` belongs on the answer to a logout, not on all.
+//! helmet 8.3.0 sends, has them. [`ClearSiteData`] belongs on the answer to a logout, not on all.
+//! [`ReportingEndpoints`] and [`CspReports`] turn violations into events.
 //!
 //! # Deployment caveats
 //!
@@ -90,6 +91,7 @@
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
 
+mod clear;
 mod csp;
 mod hsts;
 mod layer;
@@ -97,11 +99,13 @@ mod nonce;
 mod permissions;
 mod policy;
 mod profile;
+mod reporting;
 mod source;
 mod value;
 
 pub(crate) use self::policy::Pending;
 pub use self::{
+    clear::ClearSiteData,
     csp::{Csp, CspBuilder, Directive, SandboxFlag},
     hsts::Hsts,
     layer::{SecurityHeadersFuture, SecurityHeadersLayer, SecurityHeadersService},
@@ -109,6 +113,7 @@ pub use self::{
     permissions::{Feature, PermissionsPolicy},
     policy::{HeadersOverride, SecurityHeaders},
     profile::Profile,
+    reporting::{CspReports, ReportingEndpoints},
     source::Source,
     value::{
         CrossDomainPolicies, EmbedderPolicy, FrameOptions, OpenerPolicy, ReferrerPolicy,

@@ -71,19 +71,16 @@ impl fmt::Debug for CspNonce {
 /// [`SecurityHeadersLayer`]: super::SecurityHeadersLayer
 #[cfg(feature = "axum")]
 impl<S: Sync> axum::extract::FromRequestParts<S> for CspNonce {
-    type Rejection = axum::response::Response;
+    type Rejection = crate::Rejection;
 
     async fn from_request_parts(
         parts: &mut http::request::Parts,
         _state: &S,
     ) -> Result<Self, Self::Rejection> {
-        use crate::rejection::{ProblemDetails, Rejection, RejectionKind, WireForm};
+        use crate::rejection::{Rejection, RejectionKind};
 
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            Rejection::new(RejectionKind::Internal, "headers", "no_nonce")
-                .respond(&ProblemDetails, WireForm::Http)
-                .map(axum::body::Body::from)
-        })
+        let nonce = parts.extensions.get::<Self>().cloned();
+        nonce.ok_or_else(|| Rejection::new(RejectionKind::Internal, "headers", "no_nonce"))
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     csp::{Csp, Directive},
     hsts::Hsts,
     permissions::PermissionsPolicy,
+    reporting::ReportingEndpoints,
     value::{
         CrossDomainPolicies, EmbedderPolicy, FrameOptions, OpenerPolicy, ReferrerPolicy,
         ResourcePolicy,
@@ -127,6 +128,11 @@ impl Profile {
             hsts: Some(hsts),
             ..self
         }
+    }
+
+    /// Sets `Reporting-Endpoints`.
+    pub fn reporting_endpoints(self, endpoints: &ReportingEndpoints) -> Self {
+        self.fixed(REPORTING_ENDPOINTS, endpoints.value())
     }
 
     /// Sets `Permissions-Policy`.
@@ -278,6 +284,7 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 const ORIGIN_AGENT_CLUSTER: HeaderName = HeaderName::from_static("origin-agent-cluster");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
 const X_DOWNLOAD_OPTIONS: HeaderName = HeaderName::from_static("x-download-options");
 const X_PERMITTED_CROSS_DOMAIN_POLICIES: HeaderName =
     HeaderName::from_static("x-permitted-cross-domain-policies");

@@ -14,6 +14,9 @@ macro_rules! words {
             }
 
             impl $name {
+                /// Every word there is.
+                pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
                 /// The word as it stands in the header.
                 #[must_use]
                 pub const fn as_str(self) -> &'static str {

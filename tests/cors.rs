@@ -1,0 +1,145 @@
+//! CORS, through the public API.
+#![cfg(feature = "cors")]
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use portcullis::{
+    Client, Context,
+    cors::CorsPolicy,
+    event::{EventKind, SecurityEvent},
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+type Body = Full<Bytes>;
+
+const ALLOWED: &str = "https://app.example.com";
+
+fn policy() -> CorsPolicy {
+    CorsPolicy::new([ALLOWED, "https://*.preview.example.com"])
+        .unwrap()
+        .credentials(true)
+}
+
+/// A service that refuses everything.
+async fn answer(policy: &CorsPolicy, context: &Context, request: Request<Body>) -> Response<Body> {
+    let service = service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(
+            Response::builder()
+                .status(StatusCode::TOO_MANY_REQUESTS)
+                .header("vary", "accept-encoding")
+                .body(Body::default())
+                .unwrap(),
+        )
+    });
+    let service = policy.layer(context).layer(service);
+    service.oneshot(request).await.unwrap()
+}
+
+fn from(origin: &str) -> Request<Body> {
+    Request::post("/")
+        .header("origin", origin)
+        .body(Body::default())
+        .unwrap()
+}
+
+fn preflight(origin: &str) -> Request<Body> {
+    let mut request = Request::options("/")
+        .header("origin", origin)
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization")
+        .body(Body::default())
+        .unwrap();
+    let client = Client::new(Some("192.0.2.1".parse().unwrap()), true);
+    request.extensions_mut().insert(client);
+    request
+}
+
+fn vary(response: &Response<Body>) -> Vec<String> {
+    let lines = response.headers().get_all("vary").iter();
+    lines
+        .flat_map(|line| line.to_str().unwrap().split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_refusal_behind_it_is_readable_to_an_allowed_origin() {
+    for origin in [ALLOWED, "https://pr-7.preview.example.com"] {
+        let response = answer(&policy(), &Context::new(), from(origin)).await;
+        assert_eq!(response.status(), 429);
+        let headers = response.headers();
+        assert_eq!(headers["access-control-allow-origin"], origin);
+        assert_eq!(headers["access-control-allow-credentials"], "true");
+        let exposed = headers["access-control-expose-headers"].to_str().unwrap();
+        assert!(exposed.contains("retry-after"));
+        let vary = vary(&response);
+        assert_eq!(vary.iter().filter(|name| *name == "origin").count(), 1);
+        assert!(vary.contains(&"accept-encoding".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn another_origin_is_named_nowhere_and_still_varies() {
+    for origin in [
+        "https://evil.example",
+        "https://a.b.preview.example.com",
+        "http://app.example.com",
+        "null",
+        "*",
+    ] {
+        for request in [from(origin), preflight(origin)] {
+            let response = answer(&policy(), &Context::new(), request).await;
+            let headers = response.headers();
+            assert!(
+                !headers.contains_key("access-control-allow-origin"),
+                "{origin}"
+            );
+            assert!(vary(&response).contains(&"origin".to_owned()));
+        }
+    }
+    let without_origin = Request::get("/").body(Body::default()).unwrap();
+    let response = answer(&policy(), &Context::new(), without_origin).await;
+    assert!(
+        !response
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
+    assert!(vary(&response).contains(&"origin".to_owned()));
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_before_what_would_refuse_it() {
+    let response = answer(&policy(), &Context::new(), preflight(ALLOWED)).await;
+    assert_eq!(response.status(), 200);
+    let headers = response.headers();
+    assert_eq!(headers["access-control-allow-origin"], ALLOWED);
+    assert_eq!(headers["access-control-max-age"], "7200");
+    let methods = headers["access-control-allow-methods"].to_str().unwrap();
+    assert!(methods.contains("POST"));
+    let allowed = headers["access-control-allow-headers"].to_str().unwrap();
+    assert!(allowed.contains("authorization"));
+}
+
+#[tokio::test]
+async fn a_strange_preflight_is_an_event() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let context = Context::new().with_events(move |event: &SecurityEvent| {
+        let client = event.client().map(|ip| ip.to_string());
+        seen.lock().unwrap().push((event.kind(), client));
+    });
+    answer(&policy(), &context, preflight(ALLOWED)).await;
+    answer(&policy(), &context, from("https://evil.example")).await;
+    assert!(events.lock().unwrap().is_empty());
+    answer(&policy(), &context, preflight("https://evil.example")).await;
+    assert_eq!(
+        *events.lock().unwrap(),
+        [(EventKind::MaliciousCors, Some("192.0.2.1".to_owned()))]
+    );
+}

@@ -64,6 +64,7 @@
 
 mod algorithm;
 mod authenticate;
+mod cache;
 mod challenge;
 mod claims;
 pub mod crypto;
@@ -72,6 +73,8 @@ mod error;
 mod header;
 mod issuer;
 mod json;
+mod jwks;
+mod key_set;
 mod keys;
 mod layer;
 mod service;
@@ -87,10 +90,13 @@ pub(crate) use self::authenticate::{Authenticate, Grant};
 pub use self::{
     algorithm::Algorithm,
     authenticate::Failure,
+    cache::CacheLimits,
     error::VerifyError,
     header::TokenTypes,
     issuer::{AccessToken, IssueError, IssuedToken, Issuer, SigningKey},
-    keys::{KeySet, VerifyingKey},
+    jwks::{Jwks, SkipReason, SkippedKey},
+    key_set::KeySet,
+    keys::VerifyingKey,
     layer::{JwtLayer, Mode},
     service::Jwt,
     verified::{Claims, Verified},

@@ -13,7 +13,7 @@ use portcullis::{
     DenyList, Identity, IdentityKind, Rejection,
     jwt::{
         AccessToken, Algorithm, Claims, Expect, Failure, IssueError, Issuer, JwtLayer, KeySet,
-        Mode, SigningKey, TokenTypes, Verifier, VerifyError, VerifyingKey,
+        Mode, SigningKey, TokenSource, TokenTypes, Verifier, VerifyError, VerifyingKey,
     },
     secret::{Secret, Secrets},
     time::{Clock as _, ManualClock, UnixMillis},
@@ -499,4 +499,72 @@ fn only_access_tokens_are_accepted_unless_asked_for() {
     let refused = setup.verifier.verify(&untyped, now);
     assert_eq!(refused.unwrap_err(), VerifyError::WrongType);
     assert!(lax.verify(&untyped, now).is_ok());
+}
+
+#[tokio::test]
+async fn challenges_name_what_they_are_told_to() {
+    let setup = Setup::new();
+    let layer = setup
+        .layer()
+        .with_realm("api")
+        .unwrap()
+        .with_scope_hint("model upload")
+        .unwrap()
+        .with_resource_metadata("https://api.example/.well-known/oauth-protected-resource")
+        .unwrap();
+    let response = call(&layer, Request::new(Body::default())).await;
+    assert_eq!(
+        challenge(&response),
+        "Bearer realm=\"api\", scope=\"model upload\", \
+         resource_metadata=\"https://api.example/.well-known/oauth-protected-resource\""
+    );
+    let response = call(&layer, with_token("a.b.c")).await;
+    assert!(challenge(&response).ends_with("resource\", error=\"invalid_token\""));
+    assert!(setup.layer().with_resource_metadata("http://x").is_err());
+    assert!(setup.layer().with_scope_hint("a\nb").is_err());
+}
+
+#[tokio::test]
+async fn a_token_is_read_from_where_it_may_stand_and_can_be_taken_out() {
+    let setup = Setup::new();
+    let token = setup
+        .issuer
+        .issue(&AccessToken::new("u"), setup.now())
+        .unwrap();
+    let layer = setup
+        .layer()
+        .with_sources([
+            TokenSource::bearer(),
+            TokenSource::cookie("__Host-at").unwrap(),
+        ])
+        .unwrap()
+        .with_token_removed();
+    let cookie = || {
+        let mut request = Request::new(Body::default());
+        let value = format!("x=1; __Host-at={}", token.as_str());
+        request
+            .headers_mut()
+            .insert("cookie", value.parse().unwrap());
+        request
+    };
+    let service = layer
+        .clone()
+        .layer(service_fn(|request: Request<Body>| async move {
+            let fields = request.headers();
+            assert!(!fields.contains_key("authorization"));
+            assert!(fields.get("cookie").is_none_or(|cookie| cookie == "x=1"));
+            Ok::<_, Infallible>(Response::new(Body::default()))
+        }));
+    for request in [with_token(token.as_str()), cookie()] {
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    let mut both = cookie();
+    let field = format!("Bearer {}", token.as_str()).parse().unwrap();
+    both.headers_mut().insert("authorization", field);
+    let response = call(&layer, both).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(reason(&response), "several_credentials");
+    assert_eq!(call(&setup.layer(), cookie()).await.status(), 401);
+    assert!(setup.layer().with_sources([]).is_err());
 }

@@ -99,6 +99,7 @@ pub use self::{
     keys::VerifyingKey,
     layer::{JwtLayer, Mode},
     service::Jwt,
+    source::TokenSource,
     verified::{Claims, Verified},
     verifier::{Expect, Verifier},
 };

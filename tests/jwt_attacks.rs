@@ -150,7 +150,7 @@ fn p05_one_set_serves_several_families() {
             .unwrap()
         })
         .into();
-    let keys = issuers.iter().map(|issuer| issuer.verifying_key().clone());
+    let keys = issuers.iter().map(|issuer| issuer.verifying_key());
     let verifier = Verifier::new(KeySet::new(keys).unwrap(), ISSUER, AUDIENCE).unwrap();
     for issuer in &issuers {
         let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
@@ -163,7 +163,7 @@ fn p05_one_set_serves_several_families() {
 fn p06_a_key_serves_its_algorithm_alone() {
     let issuer = Issuer::new(signing_key(Algorithm::PS256).with_id("r"), ISSUER, AUDIENCE).unwrap();
     let bound = Issuer::new(signing_key(Algorithm::RS256).with_id("r"), ISSUER, AUDIENCE).unwrap();
-    let keys = KeySet::new([bound.verifying_key().clone()]).unwrap();
+    let keys = KeySet::new([bound.verifying_key()]).unwrap();
     let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
     let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
     assert_eq!(
@@ -182,7 +182,7 @@ fn p08_keys_are_chosen_by_id_and_algorithm() {
         key(Algorithm::EdDSA, "same"),
         key(Algorithm::ES256, "other"),
     );
-    let keys = [&ec, &ed, &other].map(|issuer| issuer.verifying_key().clone());
+    let keys = [&ec, &ed, &other].map(|issuer| issuer.verifying_key());
     let set = KeySet::new(keys.clone()).unwrap();
     let verifier = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
     for issuer in [&ec, &ed, &other] {
@@ -190,14 +190,14 @@ fn p08_keys_are_chosen_by_id_and_algorithm() {
         assert!(verifier.verify(token.as_str(), now()).is_ok());
     }
     // The key of another id does not count, though its signature holds.
-    let swapped = other.verifying_key().clone().with_id("third");
+    let swapped = other.verifying_key().with_id("third");
     let set = KeySet::new([keys[0].clone(), swapped]).unwrap();
     let verifier = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
     let token = other.issue(&AccessToken::new("u"), now()).unwrap();
     assert_eq!(refusal(&verifier, token.as_str()), VerifyError::UnknownKey);
     let two = [
         keys[0].clone().with_id("x"),
-        other.verifying_key().clone().with_id("x"),
+        other.verifying_key().with_id("x"),
     ];
     assert!(KeySet::new(two).is_err());
 }
@@ -431,7 +431,7 @@ fn key_confusion_is_impossible() {
         }
         // Secrets and public keys do not stand in one set at all.
         let secret = VerifyingKey::secret(Algorithm::HS256, &Secret::generate()).unwrap();
-        assert!(KeySet::new([issuer.verifying_key().clone(), secret]).is_err());
+        assert!(KeySet::new([issuer.verifying_key(), secret]).is_err());
     }
 }
 
@@ -518,7 +518,7 @@ fn keys_are_bound_to_their_issuer() {
         Issuer::new(key, name, AUDIENCE).unwrap()
     };
     let (a, b, liar) = (make("https://a"), make("https://b"), make("https://a"));
-    let set = |issuer: &Issuer| KeySet::new([issuer.verifying_key().clone()]).unwrap();
+    let set = |issuer: &Issuer| KeySet::new([issuer.verifying_key()]).unwrap();
     let verifier = Verifier::new(set(&a), "https://a", AUDIENCE)
         .unwrap()
         .with_issuer("https://b", set(&b))
@@ -567,7 +567,7 @@ fn both_backends_agree() {
             let issuer = Issuer::with_provider(maker, key.clone(), ISSUER, AUDIENCE).unwrap();
             let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
             let verifiers = providers.map(|provider| {
-                let keys = [issuer.verifying_key().clone()];
+                let keys = [issuer.verifying_key()];
                 let keys = KeySet::with_provider(provider, keys).unwrap();
                 Verifier::new(keys, ISSUER, AUDIENCE).unwrap()
             });

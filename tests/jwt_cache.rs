@@ -297,7 +297,7 @@ fn a_key_of_another_issuer_does_not_keep_a_token_alive() {
         |name: &'static str| Issuer::new(signing_key(Algorithm::EdDSA), name, AUDIENCE).unwrap();
     let setup = Setup::new();
     let (a, b) = (make("https://a"), make("https://b"));
-    let set = |issuer: &Issuer| KeySet::new([issuer.verifying_key().clone()]).unwrap();
+    let set = |issuer: &Issuer| KeySet::new([issuer.verifying_key()]).unwrap();
     let (keys_a, keys_b) = (set(&a), set(&b));
     let verifier = Verifier::new(keys_a.clone(), "https://a", AUDIENCE)
         .unwrap()
@@ -307,7 +307,7 @@ fn a_key_of_another_issuer_does_not_keep_a_token_alive() {
     let token = a.issue(&AccessToken::new("u"), setup.now()).unwrap();
     assert!(verifier.verify(token.as_str(), setup.now()).is_ok());
     // The key moves to the other issuer.
-    keys_b.replace([a.verifying_key().clone()]).unwrap();
-    keys_a.replace([b.verifying_key().clone()]).unwrap();
+    keys_b.replace([a.verifying_key()]).unwrap();
+    keys_a.replace([b.verifying_key()]).unwrap();
     assert!(verifier.verify(token.as_str(), setup.now()).is_err());
 }

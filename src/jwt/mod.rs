@@ -69,6 +69,7 @@ mod challenge;
 mod claims;
 pub mod crypto;
 mod der;
+mod endpoint;
 mod error;
 mod header;
 mod issuer;
@@ -77,6 +78,8 @@ mod jwks;
 mod key_set;
 mod keys;
 mod layer;
+mod refresh;
+mod remote;
 mod service;
 mod source;
 mod verified;
@@ -91,6 +94,7 @@ pub use self::{
     algorithm::Algorithm,
     authenticate::Failure,
     cache::CacheLimits,
+    endpoint::JwksEndpoint,
     error::VerifyError,
     header::TokenTypes,
     issuer::{AccessToken, IssueError, IssuedToken, Issuer, SigningKey},
@@ -98,6 +102,8 @@ pub use self::{
     key_set::KeySet,
     keys::VerifyingKey,
     layer::{JwtLayer, Mode},
+    refresh::RefreshPolicy,
+    remote::{FetchError, Fetched, RemoteKeys},
     service::Jwt,
     source::TokenSource,
     verified::{Claims, Verified},

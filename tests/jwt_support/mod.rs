@@ -159,7 +159,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
 /// An issuer by a fresh key of the algorithm, and a verifier of its tokens.
 pub(crate) fn pair(algorithm: Algorithm) -> (Issuer, Verifier) {
     let issuer = Issuer::new(signing_key(algorithm), ISSUER, AUDIENCE).unwrap();
-    let keys = KeySet::new([issuer.verifying_key().clone()]).unwrap();
+    let keys = KeySet::new([issuer.verifying_key()]).unwrap();
     let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
     (issuer, verifier)
 }

@@ -248,13 +248,20 @@ async fn a_real_server_may_rotate_lie_and_die() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let driver = tokio::spawn(remote.run(move || get_keys(client.clone(), url.clone())));
     let check = |issuer: &Issuer| verdict(&verifier, issuer, clock.wall());
-    until(|| check(&first).is_ok()).await;
+    until(|| {
+        clock.advance(Duration::from_millis(100));
+        check(&first).is_ok()
+    })
+    .await;
 
     // It rotates; the first token of the new key has it looked for.
     let second = issuer();
     source.says(JwksEndpoint::new(second.clone()).json());
-    clock.advance(Duration::from_secs(31));
-    until(|| check(&second).is_ok()).await;
+    until(|| {
+        clock.advance(Duration::from_secs(1));
+        check(&second).is_ok()
+    })
+    .await;
     assert_eq!(check(&first), Err(VerifyError::UnknownKey));
 
     // It lies, fails, sends too much.
@@ -267,12 +274,12 @@ async fn a_real_server_may_rotate_lie_and_die() {
         None,
     ] {
         source.says(lie);
-        clock.advance(Duration::from_secs(61));
         let asked = source.asked();
-        let stranger = issuer();
         until(|| {
-            let _ = check(&stranger);
-            source.asked() > asked
+            clock.advance(Duration::from_secs(1));
+            let _ = check(&issuer());
+            // One that began after the lie did.
+            source.asked() > asked + 1
         })
         .await;
         assert_eq!(check(&second), Ok(()));
@@ -280,7 +287,6 @@ async fn a_real_server_may_rotate_lie_and_die() {
     // It dies.
     server.abort();
     clock.advance(Duration::from_secs(3_600));
-    let _ = check(&issuer());
     assert_eq!(check(&second), Ok(()));
     clock.advance(Duration::from_secs(86_400));
     assert_eq!(check(&second), Err(VerifyError::KeysUnavailable));
@@ -325,15 +331,12 @@ async fn keys_rotate_under_load_without_one_false_refusal() {
         // Announced first; it signs when verifiers elsewhere have had time to hear of it.
         issuer.announce(&next).unwrap();
         source.says(endpoint.json());
-        clock.advance(Duration::from_secs(31));
-        let asked = source.asked();
+        let preview = Issuer::new(next.clone(), ISSUER, AUDIENCE).unwrap();
         until(|| {
-            let _ = verdict(&verifier, &self::issuer(), clock.wall());
-            source.asked() > asked
+            clock.advance(Duration::from_millis(100));
+            verdict(&verifier, &preview, clock.wall()).is_ok()
         })
         .await;
-        let preview = Issuer::new(next.clone(), ISSUER, AUDIENCE).unwrap();
-        until(|| verdict(&verifier, &preview, clock.wall()).is_ok()).await;
         issuer.rotate(&next, clock.wall()).unwrap();
         let so_far = good.load(Ordering::SeqCst);
         until(|| good.load(Ordering::SeqCst) > so_far + 20).await;

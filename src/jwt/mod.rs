@@ -82,6 +82,8 @@ mod refresh;
 mod remote;
 mod service;
 mod source;
+#[cfg(test)]
+mod vectors;
 mod verified;
 mod verifier;
 

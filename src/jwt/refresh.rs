@@ -92,8 +92,13 @@ impl Refresh {
         self.due.saturating_since(now)
     }
 
-    /// Somebody asks for an id that no key has. Whether the next fetch comes sooner for it.
+    /// Somebody asks for an id that no key has. Whether whoever waits must look again: for it the
+    /// next fetch comes sooner, or it is overdue, as when a host slept.
     pub(crate) fn missing(&mut self, id: u128, now: Monotonic) -> bool {
+        self.want(id, now) || self.due <= now
+    }
+
+    fn want(&mut self, id: u128, now: Monotonic) -> bool {
         let forgotten = |at: Monotonic| now.saturating_since(at) >= bounded(self.policy.interval);
         self.absent.retain(|(_, at)| !forgotten(*at));
         let known_absent = self.absent.iter().any(|(absent, _)| *absent == id);
@@ -105,8 +110,7 @@ impl Refresh {
         let soonest = self.last.map_or(now, |last| last.saturating_add(cooldown));
         let sooner = soonest.max(now);
         if sooner >= self.due {
-            // Whoever waits may have slept over it, with a host that slept.
-            return self.due <= now;
+            return false;
         }
         self.due = sooner;
         true

@@ -455,32 +455,3 @@ const MAX_HEADER_CHARS: usize = MAX_HEADER_BYTES.div_ceil(3) * 4;
 const MAX_SIGNATURE_BYTES: usize = 1026;
 const MAX_SIGNATURE_CHARS: usize = MAX_SIGNATURE_BYTES / 3 * 4;
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        jwt::{algorithm::Algorithm, keys::VerifyingKey},
-        secret::Secret,
-    };
-
-    /// RFC 7515 appendix A.1.
-    #[test]
-    fn the_first_example_of_rfc_7515_holds() {
-        let key = URL_SAFE_NO_PAD
-            .decode(
-                "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
-            )
-            .unwrap();
-        let key = VerifyingKey::secret(Algorithm::HS256, &Secret::new(key).unwrap()).unwrap();
-        let keys = KeySet::new([key]).unwrap();
-        let verifier = Verifier::new(keys, "joe", Expect::anything()).unwrap();
-        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
-            eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
-            dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-        let payload = verifier.verify_jws(token).unwrap();
-        assert!(payload.starts_with(b"{\"iss\":\"joe\",\r\n"));
-        let verified = verifier.verify(token, UnixMillis::default());
-        assert_eq!(verified.unwrap_err(), VerifyError::WrongType);
-    }
-}

@@ -95,20 +95,30 @@ impl Cache {
         Self::new(self.limits)
     }
 
-    /// The token, if it was verified before with claims of this type, and the key that verified it.
-    pub(crate) fn recall<C>(&self, token: &str) -> Option<(Verified<C>, Arc<Prepared>)>
+    /// The token, if it was verified before with claims of this type by a key that `still_has`
+    /// says still stands. One whose key is gone is forgotten.
+    pub(crate) fn recall<C>(
+        &self,
+        token: &str,
+        still_has: impl Fn(&Arc<Prepared>) -> bool,
+    ) -> Option<Verified<C>>
     where
         C: Send + Sync + 'static,
     {
         let place = place(token);
         let shard = self.shard(place);
-        let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = shard.entries.get(&place)?;
+        let known = shard.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = known.entries.get(&place)?;
         if *entry.token != *token {
             return None;
         }
+        if !still_has(&entry.key) {
+            drop(known);
+            self.forget(token);
+            return None;
+        }
         let inner = Arc::clone(&entry.verified).downcast::<Inner<C>>().ok()?;
-        Some((Verified::of(inner), Arc::clone(&entry.key)))
+        Some(Verified::of(inner))
     }
 
     pub(crate) fn remember<C>(&self, token: &str, verified: &Verified<C>, key: &Arc<Prepared>)

@@ -58,28 +58,28 @@ impl<'a> Registered<'a> {
         let mut roles = Texts::None;
         let mut bound = false;
         for (name, value) in json.members() {
-            match name {
-                "iss" => issuer = Some(text(value, "iss")?),
-                "sub" => subject = Some(text(value, "sub")?),
-                "aud" => {
+            match name.as_bytes() {
+                b"iss" => issuer = Some(text(value, "iss")?),
+                b"sub" => subject = Some(text(value, "sub")?),
+                b"aud" => {
                     audience = match texts(value, "aud")? {
                         Texts::None => Audience::Nobody,
                         Texts::One(one) => Audience::One(one),
                         Texts::Several(several) => Audience::Several(several),
                     }
                 }
-                "exp" => expires_at = Some(numeric_date(value, "exp", Rounding::Down)?),
-                "nbf" => not_before = Some(numeric_date(value, "nbf", Rounding::Up)?),
-                "iat" => issued_at = Some(numeric_date(value, "iat", Rounding::Down)?),
-                "jti" => token = Some(text(value, "jti")?),
-                "sid" => session = Some(text(value, "sid")?),
-                "auth_time" => {
+                b"exp" => expires_at = Some(numeric_date(value, "exp", Rounding::Down)?),
+                b"nbf" => not_before = Some(numeric_date(value, "nbf", Rounding::Up)?),
+                b"iat" => issued_at = Some(numeric_date(value, "iat", Rounding::Down)?),
+                b"jti" => token = Some(text(value, "jti")?),
+                b"sid" => session = Some(text(value, "sid")?),
+                b"auth_time" => {
                     auth_time = Some(numeric_date(value, "auth_time", Rounding::Down)?);
                 }
-                "scope" => scopes[0] = Texts::One(text(value, "scope")?),
-                "scp" => scopes[1] = texts(value, "scp")?,
-                "roles" => roles = texts(value, "roles")?,
-                "cnf" => bound = true,
+                b"scope" => scopes[0] = Texts::One(text(value, "scope")?),
+                b"scp" => scopes[1] = texts(value, "scp")?,
+                b"roles" => roles = texts(value, "roles")?,
+                b"cnf" => bound = true,
                 _ => {}
             }
         }

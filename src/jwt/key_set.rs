@@ -165,8 +165,17 @@ impl KeySet {
             .clone()
     }
 
+    /// Whether `key` is one of the keys, and they may be used at `now`.
+    pub(crate) fn still_has(&self, key: &Arc<Prepared>, now: UnixMillis) -> bool {
+        let keys = self
+            .shared
+            .current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        keys.contains(key) && keys.check(now).is_ok()
+    }
+
     /// Tells of ids that no key has.
-    #[cfg_attr(not(feature = "jwt"), allow(dead_code))]
     pub(crate) fn on_missing(&self, hook: Box<dyn Fn(&str) + Send + Sync>) {
         let _ = self.shared.missing.set(hook);
     }
@@ -314,7 +323,7 @@ impl Keys {
     }
 
     /// Whether a key that verified something is one of these.
-    pub(crate) fn contains(&self, key: &Arc<Prepared>) -> bool {
+    fn contains(&self, key: &Arc<Prepared>) -> bool {
         self.all.iter().any(|other| Arc::ptr_eq(other, key))
     }
 

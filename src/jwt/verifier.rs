@@ -279,17 +279,13 @@ impl Verifier {
         let Some(cache) = &config.cache else {
             return Ok(None);
         };
-        let Some((verified, key)) = cache.recall::<C>(token) else {
+        let still_has = |key: &Arc<Prepared>| {
+            let mut trusts = config.trusts.iter();
+            trusts.any(|trust| trust.keys.still_has(key, now))
+        };
+        let Some(verified) = cache.recall::<C>(token, still_has) else {
             return Ok(None);
         };
-        let stands = config.trusts.iter().any(|trust| {
-            let keys = trust.keys.current();
-            keys.contains(&key) && keys.check(now).is_ok()
-        });
-        if !stands {
-            cache.forget(token);
-            return Ok(None);
-        }
         let checked = claims::check_time(
             config,
             now,

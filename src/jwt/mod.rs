@@ -67,6 +67,8 @@ mod authenticate;
 mod cache;
 mod challenge;
 mod claims;
+#[cfg(feature = "jwks-client")]
+mod client;
 pub mod crypto;
 mod der;
 mod endpoint;
@@ -92,6 +94,8 @@ mod verifier;
     reason = "the seam for whoever asks several gates in turn"
 )]
 pub(crate) use self::authenticate::{Authenticate, Grant};
+#[cfg(feature = "jwks-client")]
+pub use self::client::JwksClient;
 pub use self::{
     algorithm::Algorithm,
     authenticate::Failure,

@@ -305,8 +305,8 @@ impl Issuer {
         signing.publish(|others| {
             others.retain(|(other, retired)| {
                 let over = retired.is_some_and(|at| now > at.saturating_add(OVERLAP));
-                !over
-                    && !(other.id() == announced.id() && other.algorithm() == announced.algorithm())
+                let is_named_alike = other.id() == announced.id();
+                !(over || is_named_alike && other.algorithm() == announced.algorithm())
             });
             others.push((announced, None));
             others.push((before, Some(now)));

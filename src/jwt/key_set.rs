@@ -34,8 +34,11 @@ struct Shared {
     provider: &'static dyn CryptoProvider,
     current: RwLock<Arc<Keys>>,
     /// Told of an id that no key has, where somebody can look for it.
-    missing: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
+    missing: OnceLock<Box<Missing>>,
 }
+
+/// Hears of the id.
+type Missing = dyn Fn(&str) + Send + Sync;
 
 impl KeySet {
     /// These keys.
@@ -176,7 +179,7 @@ impl KeySet {
     }
 
     /// Tells of ids that no key has.
-    pub(crate) fn on_missing(&self, hook: Box<dyn Fn(&str) + Send + Sync>) {
+    pub(crate) fn on_missing(&self, hook: Box<Missing>) {
         let _ = self.shared.missing.set(hook);
     }
 

@@ -18,6 +18,11 @@
 //! there yet. The rejection's [reason](crate::Rejection::reason) tells an operator which rule it
 //! was; the client is not told.
 //!
+//! [`Mode`] lets requests through that have no token, or none that holds. Keys are secrets, PEM, a
+//! [JWK set](Jwks), or [fetched](RemoteKeys) and kept fresh; several issuers stand in one verifier,
+//! [each with its own](Verifier::with_issuer); [`Verifier::with_cache`] makes a token that comes
+//! again cost no signature.
+//!
 //! A handler finds [`Claims<C>`](Claims) and the [`Identity`](crate::Identity) in the request's
 //! extensions. A request that already carries an identity, from a gate further out, goes on
 //! untouched.

@@ -391,7 +391,10 @@ mod tests {
             (x, b"c"),
         );
         for one in [&a, &c, &x] {
-            assert!(matches!(read(&sources, &[one.clone()]), Ok(Some(_))));
+            assert!(matches!(
+                read(&sources, std::slice::from_ref(one)),
+                Ok(Some(_))
+            ));
         }
         for two in [[&a, &c], [&c, &x], [&a, &x]] {
             let read = read(&sources, &two.map(Clone::clone));

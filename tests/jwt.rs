@@ -12,8 +12,9 @@ use http_body_util::Full;
 use portcullis::{
     DenyList, Identity, IdentityKind, Rejection,
     jwt::{
-        AccessToken, Algorithm, Claims, Expect, Failure, IssueError, Issuer, JwtLayer, KeySet,
-        Mode, SigningKey, TokenTypes, Verifier, VerifyError, VerifyingKey,
+        AccessToken, Algorithm, Claims, Expect, Failure, IssueError, Issuer, JwksEndpoint,
+        JwtLayer, KeySet, Mode, SigningKey, TokenSource, TokenTypes, Verifier, VerifyError,
+        VerifyingKey,
     },
     secret::{Secret, Secrets},
     time::{Clock as _, ManualClock, UnixMillis},
@@ -499,4 +500,117 @@ fn only_access_tokens_are_accepted_unless_asked_for() {
     let refused = setup.verifier.verify(&untyped, now);
     assert_eq!(refused.unwrap_err(), VerifyError::WrongType);
     assert!(lax.verify(&untyped, now).is_ok());
+}
+
+#[tokio::test]
+async fn challenges_name_what_they_are_told_to() {
+    let setup = Setup::new();
+    let layer = setup
+        .layer()
+        .with_realm("api")
+        .unwrap()
+        .with_scope_hint("model upload")
+        .unwrap()
+        .with_resource_metadata("https://api.example/.well-known/oauth-protected-resource")
+        .unwrap();
+    let response = call(&layer, Request::new(Body::default())).await;
+    assert_eq!(
+        challenge(&response),
+        "Bearer realm=\"api\", scope=\"model upload\", \
+         resource_metadata=\"https://api.example/.well-known/oauth-protected-resource\""
+    );
+    let response = call(&layer, with_token("a.b.c")).await;
+    assert!(challenge(&response).ends_with("resource\", error=\"invalid_token\""));
+    assert!(setup.layer().with_resource_metadata("http://x").is_err());
+    assert!(setup.layer().with_scope_hint("a\nb").is_err());
+}
+
+#[tokio::test]
+async fn a_token_is_read_from_where_it_may_stand_and_can_be_taken_out() {
+    let setup = Setup::new();
+    let token = setup
+        .issuer
+        .issue(&AccessToken::new("u"), setup.now())
+        .unwrap();
+    let layer = setup
+        .layer()
+        .with_sources([
+            TokenSource::bearer(),
+            TokenSource::cookie("__Host-at").unwrap(),
+        ])
+        .unwrap()
+        .with_token_removed();
+    let cookie = || {
+        let mut request = Request::new(Body::default());
+        let value = format!("x=1; __Host-at={}", token.as_str());
+        request
+            .headers_mut()
+            .insert("cookie", value.parse().unwrap());
+        request
+    };
+    let service = layer
+        .clone()
+        .layer(service_fn(|request: Request<Body>| async move {
+            let fields = request.headers();
+            assert!(!fields.contains_key("authorization"));
+            assert!(fields.get("cookie").is_none_or(|cookie| cookie == "x=1"));
+            Ok::<_, Infallible>(Response::new(Body::default()))
+        }));
+    for request in [with_token(token.as_str()), cookie()] {
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    let mut both = cookie();
+    let field = format!("Bearer {}", token.as_str()).parse().unwrap();
+    both.headers_mut().insert("authorization", field);
+    let response = call(&layer, both).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(reason(&response), "several_credentials");
+    assert_eq!(call(&setup.layer(), cookie()).await.status(), 401);
+    assert!(setup.layer().with_sources([]).is_err());
+}
+
+#[tokio::test]
+async fn an_issuer_publishes_its_keys_and_rotates_them_with_overlap() {
+    let clock = ManualClock::new();
+    let key = |id: &str| jwt_support::signing_key(Algorithm::ES256).with_id(id);
+    let issuer = Issuer::new(key("a"), ISSUER, AUDIENCE).unwrap();
+    let endpoint = JwksEndpoint::new(issuer.clone());
+    let ids = || {
+        let set: Value = serde_json::from_str(&endpoint.json()).unwrap();
+        let keys = set["keys"].as_array().unwrap();
+        keys.iter()
+            .map(|key| key["kid"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let verifier = Verifier::new(issuer.key_set(), ISSUER, AUDIENCE).unwrap();
+    let old = issuer.issue(&AccessToken::new("u"), clock.wall()).unwrap();
+    let next = key("b");
+    issuer.announce(&next).unwrap();
+    assert_eq!(ids(), ["a", "b"]);
+    issuer.rotate(&next, clock.wall()).unwrap();
+    assert_eq!(ids(), ["b", "a"]);
+    let new = issuer.issue(&AccessToken::new("u"), clock.wall()).unwrap();
+    assert_eq!(jwt_support::header_of(new.as_str())["kid"], "b");
+    for token in [&old, &new] {
+        assert!(verifier.verify(token.as_str(), clock.wall()).is_ok());
+    }
+    // The same set as others read it.
+    let (set, skipped) = KeySet::from_jwks(endpoint.json().as_bytes(), Algorithm::PUBLIC).unwrap();
+    assert!(skipped.is_empty());
+    let elsewhere = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
+    assert!(elsewhere.verify(old.as_str(), clock.wall()).is_ok());
+    clock.advance(Duration::from_secs(7_201));
+    issuer.rotate(&key("c"), clock.wall()).unwrap();
+    assert_eq!(ids(), ["c", "b"]);
+    assert!(issuer.rotate(&key("b"), clock.wall()).is_err() || ids()[0] == "b");
+    let post = Request::post("/").body(()).unwrap();
+    assert_eq!(endpoint.clone().oneshot(post).await.unwrap().status(), 405);
+}
+
+#[test]
+fn a_secret_is_never_published() {
+    let setup = Setup::new();
+    let endpoint = JwksEndpoint::new(setup.issuer.clone());
+    assert_eq!(endpoint.json(), "{\"keys\":[]}");
 }

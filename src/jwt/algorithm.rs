@@ -51,6 +51,15 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
+    /// The algorithms for keys that are published, and that are not only kept for old issuers.
+    pub const PUBLIC: &'static [Self] = &[
+        Self::RS256,
+        Self::PS256,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+    ];
+
     /// The name that a token's header carries.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::verified::Insert;
+use super::{source::TokenSource, verified::Insert};
 use crate::{head::Head, rejection::Rejection};
 
 /// A gate whose type of claims is not named.
@@ -17,6 +17,8 @@ pub(crate) trait Authenticate: Send + Sync {
 /// What an admitted request gets.
 pub(crate) struct Grant {
     outcome: Outcome,
+    /// Where the token stands that is to be taken out of the request.
+    remove: Option<Arc<[TokenSource]>>,
 }
 
 enum Outcome {
@@ -28,17 +30,27 @@ impl Grant {
     pub(crate) fn verified(token: Arc<dyn Insert>) -> Self {
         Self {
             outcome: Outcome::Verified(token),
+            remove: None,
         }
     }
 
     pub(crate) fn failed(rejection: Rejection) -> Self {
         Self {
             outcome: Outcome::Failed(rejection),
+            remove: None,
         }
+    }
+
+    pub(crate) fn removing(mut self, sources: Option<Arc<[TokenSource]>>) -> Self {
+        self.remove = sources;
+        self
     }
 
     /// Leaves with the request what the gate found.
     pub(crate) fn insert<A>(self, request: &mut Request<A>) {
+        for source in self.remove.iter().flat_map(|sources| sources.iter()) {
+            source.remove(request.headers_mut());
+        }
         match self.outcome {
             Outcome::Verified(token) => token.insert(request.extensions_mut()),
             Outcome::Failed(rejection) => {

@@ -13,7 +13,7 @@ use crate::{
 /// The parameters of a challenge, and its finished forms.
 #[derive(Clone, Debug)]
 pub(crate) struct Challenge {
-    realm: Option<String>,
+    parameters: Vec<(&'static str, String)>,
     missing: HeaderValue,
     invalid_token: HeaderValue,
     invalid_request: HeaderValue,
@@ -22,34 +22,34 @@ pub(crate) struct Challenge {
 impl Challenge {
     pub(crate) fn new() -> Self {
         Self {
-            realm: None,
+            parameters: Vec::new(),
             missing: HeaderValue::from_static("Bearer"),
             invalid_token: HeaderValue::from_static("Bearer error=\"invalid_token\""),
             invalid_request: HeaderValue::from_static("Bearer error=\"invalid_request\""),
         }
     }
 
-    pub(crate) fn with_realm(&self, realm: &str) -> Result<Self, ConfigError> {
-        Self {
-            realm: Some(quotable("realm", realm)?),
-            ..self.clone()
-        }
-        .build()
-    }
-
-    fn build(self) -> Result<Self, ConfigError> {
+    /// This challenge with one more parameter, or another value of it.
+    pub(crate) fn with(&self, name: &'static str, value: &str) -> Result<Self, ConfigError> {
+        let mut parameters = self.parameters.clone();
+        parameters.retain(|(other, _)| *other != name);
+        parameters.push((name, quotable(name, value)?));
         let form = |error: Option<&str>| {
-            let realm = self.realm.iter().map(|realm| format!("realm=\"{realm}\""));
-            let error = error.map(|error| format!("error=\"{error}\""));
-            let parameters: Vec<_> = realm.chain(error).collect();
-            HeaderValue::from_str(format!("Bearer {}", parameters.join(", ")).trim_end())
-                .map_err(|_| ConfigError::new("challenge", "does not fit a header field"))
+            let stated = parameters
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()));
+            let listed: Vec<_> = stated
+                .chain(error.map(|error| ("error", error)))
+                .map(|(name, value)| format!("{name}=\"{value}\""))
+                .collect();
+            HeaderValue::try_from(format!("Bearer {}", listed.join(", ")))
+                .map_err(|_| ConfigError::new(name, "does not fit a header field"))
         };
         Ok(Self {
             missing: form(None)?,
             invalid_token: form(Some("invalid_token"))?,
             invalid_request: form(Some("invalid_request"))?,
-            ..self
+            parameters,
         })
     }
 

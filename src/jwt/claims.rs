@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     error::VerifyError,
     json::Json,
-    verifier::{Config, Expect},
+    verifier::{Config, Trust},
 };
 use crate::{
     identity::{IdentityKind, Parts, Span, Spans},
@@ -14,7 +14,7 @@ use crate::{
 
 /// The registered claims of a token (RFC 7519 section 4.1, RFC 9068 section 2.2), each of its type.
 pub(crate) struct Registered<'a> {
-    issuer: Option<&'a str>,
+    pub(crate) issuer: Option<&'a str>,
     subject: &'a str,
     audience: Audience<'a>,
     pub(crate) expires_at: UnixMillis,
@@ -58,28 +58,28 @@ impl<'a> Registered<'a> {
         let mut roles = Texts::None;
         let mut bound = false;
         for (name, value) in json.members() {
-            match name {
-                "iss" => issuer = Some(text(value, "iss")?),
-                "sub" => subject = Some(text(value, "sub")?),
-                "aud" => {
+            match name.as_bytes() {
+                b"iss" => issuer = Some(text(value, "iss")?),
+                b"sub" => subject = Some(text(value, "sub")?),
+                b"aud" => {
                     audience = match texts(value, "aud")? {
                         Texts::None => Audience::Nobody,
                         Texts::One(one) => Audience::One(one),
                         Texts::Several(several) => Audience::Several(several),
                     }
                 }
-                "exp" => expires_at = Some(numeric_date(value, "exp", Rounding::Down)?),
-                "nbf" => not_before = Some(numeric_date(value, "nbf", Rounding::Up)?),
-                "iat" => issued_at = Some(numeric_date(value, "iat", Rounding::Down)?),
-                "jti" => token = Some(text(value, "jti")?),
-                "sid" => session = Some(text(value, "sid")?),
-                "auth_time" => {
+                b"exp" => expires_at = Some(numeric_date(value, "exp", Rounding::Down)?),
+                b"nbf" => not_before = Some(numeric_date(value, "nbf", Rounding::Up)?),
+                b"iat" => issued_at = Some(numeric_date(value, "iat", Rounding::Down)?),
+                b"jti" => token = Some(text(value, "jti")?),
+                b"sid" => session = Some(text(value, "sid")?),
+                b"auth_time" => {
                     auth_time = Some(numeric_date(value, "auth_time", Rounding::Down)?);
                 }
-                "scope" => scopes[0] = Texts::One(text(value, "scope")?),
-                "scp" => scopes[1] = texts(value, "scp")?,
-                "roles" => roles = texts(value, "roles")?,
-                "cnf" => bound = true,
+                b"scope" => scopes[0] = Texts::One(text(value, "scope")?),
+                b"scp" => scopes[1] = texts(value, "scp")?,
+                b"roles" => roles = texts(value, "roles")?,
+                b"cnf" => bound = true,
                 _ => {}
             }
         }
@@ -100,7 +100,12 @@ impl<'a> Registered<'a> {
     }
 
     /// Holds the claims against a policy.
-    pub(crate) fn check(&self, config: &Config, now: UnixMillis) -> Result<(), VerifyError> {
+    pub(crate) fn check(
+        &self,
+        config: &Config,
+        trust: &Trust,
+        now: UnixMillis,
+    ) -> Result<(), VerifyError> {
         check_time(
             config,
             now,
@@ -108,28 +113,26 @@ impl<'a> Registered<'a> {
             self.not_before,
             self.issued_at,
         )?;
-        if let Expect {
-            values: Some(accepted),
-        } = &config.issuer
-        {
-            let issuer = self.issuer.ok_or(VerifyError::MissingClaim("iss"))?;
-            if !accepted.iter().any(|value| **value == *issuer) {
-                return Err(VerifyError::WrongIssuer);
-            }
+        match self.issuer {
+            Some(issuer) if trust.issuer.accepts(issuer) => {}
+            Some(_) => return Err(VerifyError::WrongIssuer),
+            None if trust.issuer.is_anything() => {}
+            None => return Err(VerifyError::MissingClaim("iss")),
         }
-        if let Expect {
-            values: Some(accepted),
-        } = &config.audience
-        {
-            let accepts = |audience: &str| accepted.iter().any(|value| **value == *audience);
-            let meant = match &self.audience {
-                Audience::Nobody => return Err(VerifyError::MissingClaim("aud")),
-                Audience::One(one) => accepts(one),
-                Audience::Several(several) => several.iter().filter_map(Json::as_text).any(accepts),
-            };
-            if !meant {
-                return Err(VerifyError::WrongAudience);
+        let meant = match &self.audience {
+            Audience::Nobody if config.audience.is_anything() => true,
+            Audience::Nobody => return Err(VerifyError::MissingClaim("aud")),
+            Audience::One(one) => config.audience.accepts(one),
+            Audience::Several(several) => {
+                config.audience.is_anything()
+                    || several
+                        .iter()
+                        .filter_map(Json::as_text)
+                        .any(|one| config.audience.accepts(one))
             }
+        };
+        if !meant {
+            return Err(VerifyError::WrongAudience);
         }
         if self.bound {
             return Err(VerifyError::Bound);

@@ -1,6 +1,10 @@
 //! The issuer: access tokens.
 
-use std::{error, fmt, sync::Arc, time::Duration};
+use std::{
+    error, fmt,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
@@ -11,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     algorithm::{Algorithm, Family},
     crypto::{CryptoProvider, PrivateKey, Signer, default_provider},
+    key_set::KeySet,
     keys::{self, VerifyingKey},
 };
 use crate::{
@@ -156,13 +161,45 @@ pub struct Issuer {
 
 #[derive(Clone)]
 struct Config {
-    signer: Arc<dyn Signer>,
-    verifying_key: VerifyingKey,
-    /// The encoded header, which is the same for every token of a key.
-    header: Arc<str>,
+    provider: &'static dyn CryptoProvider,
+    signing: Arc<Signing>,
     issuer: Arc<str>,
     audience: Arc<[Box<str>]>,
     ttl: Duration,
+}
+
+/// The keys, which clones of an issuer share.
+struct Signing {
+    active: RwLock<Arc<Active>>,
+    /// Those that are published and do not sign, with when they stopped.
+    others: Mutex<Vec<(VerifyingKey, Option<UnixMillis>)>>,
+    set: KeySet,
+}
+
+/// The key that signs.
+struct Active {
+    signer: Box<dyn Signer>,
+    verifying_key: VerifyingKey,
+    /// The encoded header, which is the same for every token of a key.
+    header: String,
+}
+
+impl Active {
+    fn prepare(provider: &dyn CryptoProvider, key: &SigningKey) -> Result<Self, ConfigError> {
+        let verifying_key = key.verifying_key(provider)?;
+        let header = Header {
+            alg: key.algorithm.as_str(),
+            typ: "at+jwt",
+            kid: verifying_key.id(),
+        };
+        let header = serde_json::to_vec(&header)
+            .map_err(|_| ConfigError::new("issuer", "the key's id does not encode"))?;
+        Ok(Self {
+            signer: provider.signer(key.algorithm, key.as_private_key())?,
+            header: URL_SAFE_NO_PAD.encode(header),
+            verifying_key,
+        })
+    }
 }
 
 impl Issuer {
@@ -195,20 +232,16 @@ impl Issuer {
                 "issuer and audience have a name",
             ));
         }
-        let signer = provider.signer(key.algorithm, key.as_private_key())?;
-        let verifying_key = key.verifying_key(provider)?;
-        let header = Header {
-            alg: key.algorithm.as_str(),
-            typ: "at+jwt",
-            kid: verifying_key.id(),
-        };
-        let header = serde_json::to_vec(&header)
-            .map_err(|_| ConfigError::new("issuer", "the key's id does not encode"))?;
+        let active = Active::prepare(provider, &key)?;
+        let set = KeySet::with_provider(provider, [active.verifying_key.clone()])?;
         Ok(Self {
             config: Arc::new(Config {
-                signer: signer.into(),
-                verifying_key,
-                header: URL_SAFE_NO_PAD.encode(header).into(),
+                provider,
+                signing: Arc::new(Signing {
+                    active: RwLock::new(Arc::new(active)),
+                    others: Mutex::default(),
+                    set,
+                }),
                 issuer,
                 audience: Arc::new([audience]),
                 ttl: DEFAULT_TTL,
@@ -235,9 +268,58 @@ impl Issuer {
         })
     }
 
-    /// The key that checks the tokens.
-    pub fn verifying_key(&self) -> &VerifyingKey {
-        &self.config.verifying_key
+    /// The key that checks the tokens that are made now.
+    pub fn verifying_key(&self) -> VerifyingKey {
+        self.config.signing.active().verifying_key.clone()
+    }
+
+    /// The keys that check the issuer's tokens: the one that signs, those before it whose tokens
+    /// may still live, and those that are [announced](Self::announce).
+    #[must_use]
+    pub fn key_set(&self) -> KeySet {
+        self.config.signing.set.clone()
+    }
+
+    /// Publishes a key that will sign later, so that verifiers elsewhere know it by then.
+    ///
+    /// # Errors
+    /// When the key is not usable or has another key's id.
+    pub fn announce(&self, key: &SigningKey) -> Result<(), ConfigError> {
+        let key = key.verifying_key(self.config.provider)?;
+        self.config
+            .signing
+            .publish(|others| others.push((key, None)))
+    }
+
+    /// Signs with `key` from now on. The key before it stays in the [key set](Self::key_set) for as
+    /// long as a token of it may live: two hours, after which the next rotation drops it.
+    ///
+    /// # Errors
+    /// When the key is not usable or has another key's id; the key before it then signs on.
+    pub fn rotate(&self, key: &SigningKey, now: UnixMillis) -> Result<(), ConfigError> {
+        let next = Active::prepare(self.config.provider, key)?;
+        let signing = &self.config.signing;
+        let before = signing.active().verifying_key.clone();
+        // Verifiers know the key before it signs.
+        let announced = next.verifying_key.clone();
+        signing.publish(|others| {
+            others.retain(|(other, retired)| {
+                let over = retired.is_some_and(|at| now > at.saturating_add(OVERLAP));
+                let is_named_alike = other.id() == announced.id();
+                !(over || is_named_alike && other.algorithm() == announced.algorithm())
+            });
+            others.push((announced, None));
+            others.push((before, Some(now)));
+        })?;
+        *signing
+            .active
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        Ok(())
+    }
+
+    pub(crate) fn published(&self) -> Vec<VerifyingKey> {
+        self.config.signing.published()
     }
 
     /// How long a token lives.
@@ -280,13 +362,14 @@ impl Issuer {
             extra: &token.extra,
         })
         .map_err(|_| IssueError::Unencodable)?;
+        let active = config.signing.active();
         let mut text = String::with_capacity(
-            config.header.len() + 2 + payload.len().div_ceil(3) * 4 + SIGNATURE_CHARS,
+            active.header.len() + 2 + payload.len().div_ceil(3) * 4 + SIGNATURE_CHARS,
         );
-        text.push_str(&config.header);
+        text.push_str(&active.header);
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(payload, &mut text);
-        let signature = config
+        let signature = active
             .signer
             .sign(text.as_bytes())
             .map_err(|_| IssueError::Unsigned)?;
@@ -303,6 +386,45 @@ impl Issuer {
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
+    }
+}
+
+impl Signing {
+    fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn published(&self) -> Vec<VerifyingKey> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with_active(&others)
+    }
+
+    /// Changes the keys that do not sign, or nothing at all.
+    fn publish(
+        &self,
+        change: impl FnOnce(&mut Vec<(VerifyingKey, Option<UnixMillis>)>),
+    ) -> Result<(), ConfigError> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = others.clone();
+        change(&mut next);
+        self.set.replace(self.with_active(&next))?;
+        *others = next;
+        Ok(())
+    }
+
+    fn with_active(&self, others: &[(VerifyingKey, Option<UnixMillis>)]) -> Vec<VerifyingKey> {
+        let mut keys = vec![self.active().verifying_key.clone()];
+        for (key, _) in others {
+            let known = |other: &VerifyingKey| {
+                other.id() == key.id()
+                    && other.algorithm() == key.algorithm()
+                    && other.material().thumbprint() == key.material().thumbprint()
+            };
+            if !keys.iter().any(known) {
+                keys.push(key.clone());
+            }
+        }
+        keys
     }
 }
 
@@ -550,4 +672,6 @@ const RESERVED: [&str; 13] = [
 ];
 const DEFAULT_TTL: Duration = Duration::from_secs(900);
 const MAX_TTL: Duration = Duration::from_secs(3_600);
+/// The longest life of a token, and as much again for clocks and caches elsewhere.
+const OVERLAP: Duration = Duration::from_secs(7_200);
 const SIGNATURE_CHARS: usize = 88;

@@ -1,26 +1,19 @@
-//! Keys, each bound to its algorithm, and sets of keys that can change while they are used.
+//! Keys that check signatures, each bound to its algorithm.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
     algorithm::{Algorithm, Family},
-    crypto::{CryptoProvider, PublicKey, Verifier, default_provider},
+    crypto::PublicKey,
     der,
-    error::VerifyError,
-    header::{Header, TokenKind},
 };
-use crate::{
-    error::ConfigError,
-    secret::{Secret, Secrets},
-};
+use crate::{error::ConfigError, secret::Secret};
 
 /// A key that checks signatures of one algorithm.
 ///
@@ -101,6 +94,31 @@ impl VerifyingKey {
             _ => Material::point(algorithm, bytes)?,
         };
         Ok(Self::of(algorithm, material))
+    }
+
+    /// The key as a JWK (RFC 7517), to be published. A secret has none.
+    pub(crate) fn to_jwk(&self) -> Option<serde_json::Value> {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match &*self.material {
+            Material::Secret(_) => return None,
+            Material::Rsa { n, e } => json!({"kty": "RSA", "n": encode(n), "e": encode(e)}),
+            Material::Point(point) => {
+                let (x, y) = point[1..].split_at(point.len() / 2);
+                let curve = if x.len() == 32 { "P-256" } else { "P-384" };
+                json!({"kty": "EC", "crv": curve, "x": encode(x), "y": encode(y)})
+            }
+            Material::Ed25519(key) => json!({"kty": "OKP", "crv": "Ed25519", "x": encode(key)}),
+        };
+        jwk["use"] = "sig".into();
+        jwk["alg"] = self.algorithm.as_str().into();
+        if let Some(id) = &self.id {
+            jwk["kid"] = (&**id).into();
+        }
+        Some(jwk)
+    }
+
+    pub(crate) fn material(&self) -> &Material {
+        &self.material
     }
 
     pub(crate) fn of(algorithm: Algorithm, material: Material) -> Self {
@@ -220,7 +238,7 @@ impl Material {
         Sha256::digest(members).into()
     }
 
-    fn as_public_key(&self) -> PublicKey<'_> {
+    pub(crate) fn as_public_key(&self) -> PublicKey<'_> {
         match self {
             Self::Secret(secret) => PublicKey::Secret(secret),
             Self::Rsa { n, e } => PublicKey::Rsa { n, e },
@@ -239,242 +257,6 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// A handle on a set of keys; clones share it, and a change is seen by every verifier at once.
-///
-/// ```
-/// use portcullis::{jwt::{Algorithm, KeySet}, secret::{Secret, Secrets}};
-///
-/// let secrets = Secrets::new(Secret::generate()).with_previous([Secret::generate()]);
-/// let keys = KeySet::from_secrets(Algorithm::HS256, &secrets)?;
-/// assert_eq!(keys.len(), 2);
-/// # Ok::<(), portcullis::ConfigError>(())
-/// ```
-#[derive(Clone)]
-pub struct KeySet {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    provider: &'static dyn CryptoProvider,
-    current: RwLock<Arc<Keys>>,
-}
-
-impl KeySet {
-    /// These keys.
-    ///
-    /// # Errors
-    /// When there is none, when secrets stand beside public keys (RFC 8725 section 3.1), when two
-    /// different keys of one algorithm have one id, or when a key is not usable.
-    pub fn new(keys: impl IntoIterator<Item = VerifyingKey>) -> Result<Self, ConfigError> {
-        Self::with_provider(default_provider()?, keys)
-    }
-
-    /// These keys, used by a backend that the application brings.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn with_provider(
-        provider: &'static dyn CryptoProvider,
-        keys: impl IntoIterator<Item = VerifyingKey>,
-    ) -> Result<Self, ConfigError> {
-        let keys = Keys::prepare(provider, keys)?;
-        if keys.all.is_empty() {
-            return Err(ConfigError::new("key set", "needs at least one key"));
-        }
-        Ok(Self {
-            shared: Arc::new(Shared {
-                provider,
-                current: RwLock::new(Arc::new(keys)),
-            }),
-        })
-    }
-
-    /// The current secret and the previous ones: all of them verify.
-    ///
-    /// # Errors
-    /// As [`VerifyingKey::secret`] and [`new`](Self::new).
-    pub fn from_secrets(algorithm: Algorithm, secrets: &Secrets) -> Result<Self, ConfigError> {
-        let keys: Result<Vec<_>, _> = secrets
-            .iter()
-            .map(|secret| VerifyingKey::secret(algorithm, secret))
-            .collect();
-        Self::new(keys?)
-    }
-
-    /// Replaces every key at once. A token of a key that is gone is refused from now on.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new); the keys that stood then stand on.
-    pub fn replace(&self, keys: impl IntoIterator<Item = VerifyingKey>) -> Result<(), ConfigError> {
-        let keys = Keys::prepare(self.shared.provider, keys)?;
-        if keys.all.is_empty() {
-            return Err(ConfigError::new("key set", "needs at least one key"));
-        }
-        let mut current = self
-            .shared
-            .current
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(keys);
-        Ok(())
-    }
-
-    /// How many keys there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.current().all.len()
-    }
-
-    /// Whether there is no key.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The keys as they are now.
-    pub(crate) fn current(&self) -> Arc<Keys> {
-        self.shared
-            .current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-impl fmt::Debug for KeySet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.current().all).finish()
-    }
-}
-
-/// A set of keys that does not change.
-pub(crate) struct Keys {
-    all: Vec<Prepared>,
-}
-
-/// A key, ready to be used.
-pub(crate) struct Prepared {
-    id: Option<Box<str>>,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) thumbprint: [u8; 32],
-    verifier: Box<dyn Verifier>,
-    /// The header of a token that this key verified. An issuer writes the same header time after
-    /// time, and one that is known byte for byte need not be read again.
-    known_header: OnceLock<KnownHeader>,
-}
-
-struct KnownHeader {
-    segment: Box<str>,
-    kind: TokenKind,
-}
-
-impl Keys {
-    fn prepare(
-        provider: &'static dyn CryptoProvider,
-        keys: impl IntoIterator<Item = VerifyingKey>,
-    ) -> Result<Self, ConfigError> {
-        let mut all: Vec<Prepared> = Vec::new();
-        for key in keys {
-            let thumbprint = key.material.thumbprint();
-            let twin = all.iter().find(|other| {
-                other.algorithm == key.algorithm && other.id == key.id && key.id.is_some()
-            });
-            match twin {
-                Some(twin) if twin.thumbprint == thumbprint => continue,
-                Some(_) => return Err(refuse("two different keys have one id")),
-                None => {}
-            }
-            let verifier = provider.verifier(key.algorithm, key.material.as_public_key())?;
-            all.push(Prepared {
-                id: key.id,
-                algorithm: key.algorithm,
-                thumbprint,
-                verifier,
-                known_header: OnceLock::new(),
-            });
-        }
-        let is_secret = |key: &&Prepared| key.algorithm.family() == Family::Hmac;
-        let secrets = all.iter().filter(is_secret).count();
-        if secrets != 0 && secrets != all.len() {
-            return Err(refuse("secrets and public keys do not stand in one set"));
-        }
-        Ok(Self { all })
-    }
-
-    /// The key that a header segment is known from, and the token's kind.
-    pub(crate) fn recall(&self, segment: &str) -> Option<(&Prepared, TokenKind)> {
-        self.all.iter().find_map(|key| {
-            let known = key.known_header.get()?;
-            (*known.segment == *segment).then_some((key, known.kind))
-        })
-    }
-
-    /// The keys that a token with this header may be signed with.
-    pub(crate) fn candidates(&self, header: &Header<'_>) -> Result<Candidates<'_>, VerifyError> {
-        let of_algorithm = |key: &&Prepared| key.algorithm == header.algorithm;
-        if !self.all.iter().any(|key| of_algorithm(&key)) {
-            return Err(VerifyError::AlgorithmNotAllowed);
-        }
-        let named = |key: &Prepared| key.id.as_deref() == header.key_id();
-        let mut found: [Option<&Prepared>; MAX_CANDIDATES] = [None; MAX_CANDIDATES];
-        let mut count = 0;
-        let matching = self.all.iter().filter(of_algorithm);
-        let by_id = header.key_id().is_some() && matching.clone().any(named);
-        for key in matching {
-            let fits = match header.key_id() {
-                Some(_) if by_id => named(key),
-                // A key without an id stands for every id that is no other key's.
-                Some(_) => key.id.is_none(),
-                None => true,
-            };
-            if fits && count < MAX_CANDIDATES {
-                found[count] = Some(key);
-                count += 1;
-            }
-        }
-        if count == 0 {
-            return Err(VerifyError::UnknownKey);
-        }
-        Ok(Candidates { found })
-    }
-}
-
-/// A bounded number of keys: a token cannot buy many signature checks.
-pub(crate) struct Candidates<'a> {
-    found: [Option<&'a Prepared>; MAX_CANDIDATES],
-}
-
-impl<'a> Candidates<'a> {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a Prepared> {
-        self.found.iter().map_while(|key| *key)
-    }
-}
-
-impl Prepared {
-    pub(crate) fn verify(&self, message: &str, signature: &[u8]) -> bool {
-        self.verifier.verify(message.as_bytes(), signature)
-    }
-
-    /// Remembers the header of a token that this key verified.
-    pub(crate) fn remember(&self, segment: &str, kind: TokenKind) {
-        if self.known_header.get().is_none() {
-            let _ = self.known_header.set(KnownHeader {
-                segment: segment.into(),
-                kind,
-            });
-        }
-    }
-}
-
-impl fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key")
-            .field("id", &self.id)
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Whether bytes that were given as a secret are a public thing (RFC 8725 section 2.1: a public
 /// key taken for an HMAC secret lets everybody sign).
 fn looks_public(bytes: &[u8]) -> bool {
@@ -482,7 +264,8 @@ fn looks_public(bytes: &[u8]) -> bool {
     start.starts_with(b"-----BEGIN")
         || start.starts_with(b"ssh-")
         || start.starts_with(b"ecdsa-")
-        || start.starts_with(b"{")
+        // A random secret may well begin with a brace.
+        || start.starts_with(b"{") && start.windows(5).any(|part| part == b"\"kty\"")
 }
 
 fn without_zeros(bytes: &[u8]) -> &[u8] {
@@ -494,7 +277,6 @@ fn refuse(problem: &'static str) -> ConfigError {
     ConfigError::new("key", problem)
 }
 
-const MAX_CANDIDATES: usize = 8;
 /// 2^255 - 19, little-endian.
 const ED25519_PRIME: [u8; 32] = {
     let mut prime = [0xff; 32];

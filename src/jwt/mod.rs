@@ -18,6 +18,11 @@
 //! there yet. The rejection's [reason](crate::Rejection::reason) tells an operator which rule it
 //! was; the client is not told.
 //!
+//! [`Mode`] lets requests through that have no token, or none that holds. Keys are secrets, PEM, a
+//! [JWK set](Jwks), or [fetched](RemoteKeys) and kept fresh; several issuers stand in one verifier,
+//! [each with its own](Verifier::with_issuer); [`Verifier::with_cache`] makes a token that comes
+//! again cost no signature.
+//!
 //! A handler finds [`Claims<C>`](Claims) and the [`Identity`](crate::Identity) in the request's
 //! extensions. A request that already carries an identity, from a gate further out, goes on
 //! untouched.
@@ -64,18 +69,28 @@
 
 mod algorithm;
 mod authenticate;
+mod cache;
 mod challenge;
 mod claims;
+#[cfg(feature = "jwks-client")]
+mod client;
 pub mod crypto;
 mod der;
+mod endpoint;
 mod error;
 mod header;
 mod issuer;
 mod json;
+mod jwks;
+mod key_set;
 mod keys;
 mod layer;
+mod refresh;
+mod remote;
 mod service;
 mod source;
+#[cfg(test)]
+mod vectors;
 mod verified;
 mod verifier;
 
@@ -84,15 +99,24 @@ mod verifier;
     reason = "the seam for whoever asks several gates in turn"
 )]
 pub(crate) use self::authenticate::{Authenticate, Grant};
+#[cfg(feature = "jwks-client")]
+pub use self::client::JwksClient;
 pub use self::{
     algorithm::Algorithm,
     authenticate::Failure,
+    cache::CacheLimits,
+    endpoint::JwksEndpoint,
     error::VerifyError,
     header::TokenTypes,
     issuer::{AccessToken, IssueError, IssuedToken, Issuer, SigningKey},
-    keys::{KeySet, VerifyingKey},
+    jwks::{Jwks, SkipReason, SkippedKey},
+    key_set::KeySet,
+    keys::VerifyingKey,
     layer::{JwtLayer, Mode},
+    refresh::RefreshPolicy,
+    remote::{FetchError, Fetched, RemoteKeys},
     service::Jwt,
+    source::TokenSource,
     verified::{Claims, Verified},
     verifier::{Expect, Verifier},
 };

@@ -11,11 +11,12 @@ use base64::{DecodeSliceError, Engine as _, engine::general_purpose::URL_SAFE_NO
 use serde::de::DeserializeOwned;
 
 use super::{
-    claims::Registered,
+    cache::{Cache, CacheLimits},
+    claims::{self, Registered},
     error::VerifyError,
     header::{Header, TokenKind, TokenTypes},
     json::Json,
-    keys::{KeySet, Keys, Prepared},
+    key_set::{KeySet, Keys, Prepared},
     verified::{Token, Verified},
 };
 use crate::{error::ConfigError, identity::Identity, time::UnixMillis};
@@ -44,6 +45,17 @@ impl Expect {
     #[must_use]
     pub fn anything() -> Self {
         Self { values: None }
+    }
+
+    pub(crate) fn is_anything(&self) -> bool {
+        self.values.is_none()
+    }
+
+    pub(crate) fn accepts(&self, value: &str) -> bool {
+        match &self.values {
+            None => true,
+            Some(accepted) => accepted.iter().any(|name| **name == *value),
+        }
     }
 
     fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
@@ -79,13 +91,21 @@ pub struct Verifier {
 
 #[derive(Clone)]
 pub(crate) struct Config {
-    pub(crate) keys: KeySet,
-    pub(crate) issuer: Expect,
+    /// Never empty.
+    trusts: Vec<Trust>,
+    cache: Option<Arc<Cache>>,
     pub(crate) audience: Expect,
     pub(crate) types: TokenTypes,
     pub(crate) leeway: Duration,
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: usize,
+}
+
+/// An issuer and its keys. A key never counts for another issuer's token (RFC 8725 section 3.8).
+#[derive(Clone)]
+pub(crate) struct Trust {
+    pub(crate) issuer: Expect,
+    keys: KeySet,
 }
 
 impl Verifier {
@@ -104,8 +124,8 @@ impl Verifier {
         audience.check("audience")?;
         Ok(Self {
             config: Arc::new(Config {
-                keys,
-                issuer,
+                trusts: vec![Trust { issuer, keys }],
+                cache: None,
                 audience,
                 types: TokenTypes::default(),
                 leeway: Duration::ZERO,
@@ -113,6 +133,47 @@ impl Verifier {
                 max_bytes: MAX_TOKEN_BYTES,
             }),
         })
+    }
+
+    /// Accepts tokens of one more issuer, by its own keys. Which issuer a token is held to is told
+    /// by its `iss`; subjects of two issuers may be alike, so look at
+    /// [`Identity::issuer`](crate::Identity::issuer) too.
+    ///
+    /// # Errors
+    /// When the issuer is empty or any, or one of the verifier's issuers is any or has that name.
+    pub fn with_issuer(self, issuer: impl Into<Expect>, keys: KeySet) -> Result<Self, ConfigError> {
+        let issuer = issuer.into();
+        issuer.check("issuer")?;
+        let apart =
+            self.config
+                .trusts
+                .iter()
+                .all(|trust| match (&trust.issuer.values, &issuer.values) {
+                    (Some(one), Some(other)) => !one.iter().any(|name| other.contains(name)),
+                    _ => false,
+                });
+        if !apart {
+            return Err(ConfigError::new(
+                "issuer",
+                "several issuers are told apart by different names",
+            ));
+        }
+        Ok(self.with(|config| config.trusts.push(Trust { issuer, keys })))
+    }
+
+    /// Remembers tokens that were verified, so that the same token costs its signature once.
+    ///
+    /// A remembered token is held to everything else each time: its times, that its key still
+    /// stands in the set, the deny list. Off by default. It belongs to this verifier and its
+    /// clones; one that is changed after this starts with an empty one.
+    pub fn with_cache(self, limits: CacheLimits) -> Self {
+        self.with(|config| config.cache = Some(Arc::new(Cache::new(limits))))
+    }
+
+    /// How many tokens are remembered.
+    #[must_use]
+    pub fn cached(&self) -> usize {
+        self.config.cache.as_ref().map_or(0, |cache| cache.len())
     }
 
     /// Accepts a token for this long after its `exp`. Zero by default.
@@ -159,17 +220,30 @@ impl Verifier {
         C: DeserializeOwned + Send + Sync + 'static,
     {
         let config = &*self.config;
-        let keys = config.keys.current();
+        if let Some(known) = self.recall(token, now)? {
+            return Ok(known);
+        }
         let signed = Jws::split(token, config.max_bytes)?;
-        let (key, kind) = signed.verify(&keys)?;
+        // With several issuers, the one that is read before the signature chooses the keys and
+        // nothing else.
+        let (trust, early) = match config.trusts.as_slice() {
+            [only] => (only, None),
+            several => {
+                let text = signed.payload_text()?;
+                (trust_of(several, &text)?, Some(text))
+            }
+        };
+        let keys = trust.keys.current();
+        keys.check(now)?;
+        let (key, kind) = signed.verify(&keys, &trust.keys)?;
         if !config.types.accept(kind) {
             return Err(VerifyError::WrongType);
         }
         key.remember(signed.header, kind);
-        let text = String::from_utf8(signed.payload()?).map_err(|_| VerifyError::Malformed)?;
+        let text = early.map_or_else(|| signed.payload_text(), Ok)?;
         let json = Json::object(&text)?;
         let registered = Registered::read(&json)?;
-        registered.check(config, now)?;
+        registered.check(config, trust, now)?;
         let claims = fill(&json)?;
         let expires_at = registered.expires_at;
         let (issued_at, not_before) = (registered.issued_at, registered.not_before);
@@ -178,7 +252,7 @@ impl Verifier {
         drop(json);
         let escaped = std::mem::replace(&mut parts.text, text);
         parts.text.push_str(&escaped);
-        Ok(Verified::new(
+        let verified = Verified::new(
             Token {
                 identity: Identity::of_parts(parts),
                 json_bytes,
@@ -189,30 +263,75 @@ impl Verifier {
                 deny_keys: OnceLock::new(),
             },
             claims,
-        ))
+        );
+        if let Some(cache) = &config.cache {
+            cache.remember(token, &verified, key);
+        }
+        Ok(verified)
+    }
+
+    /// A token that was verified before, held to everything but its signature.
+    fn recall<C>(&self, token: &str, now: UnixMillis) -> Result<Option<Verified<C>>, VerifyError>
+    where
+        C: Send + Sync + 'static,
+    {
+        let config = &*self.config;
+        let Some(cache) = &config.cache else {
+            return Ok(None);
+        };
+        let still_has = |key: &Arc<Prepared>| {
+            let mut trusts = config.trusts.iter();
+            trusts.any(|trust| trust.keys.still_has(key, now))
+        };
+        let Some(verified) = cache.recall::<C>(token, still_has) else {
+            return Ok(None);
+        };
+        let checked = claims::check_time(
+            config,
+            now,
+            verified.expires_at(),
+            verified.not_before(),
+            verified.issued_at(),
+        );
+        if let Err(error) = checked {
+            cache.forget(token);
+            return Err(error);
+        }
+        Ok(Some(verified))
     }
 
     /// The payload of a token whose signature holds, whatever it is: for published vectors, whose
     /// payloads are no claims.
     #[cfg(test)]
     pub(crate) fn verify_jws(&self, token: &str) -> Result<Vec<u8>, VerifyError> {
-        let keys = self.config.keys.current();
+        let set = &self.config.trusts[0].keys;
         let signed = Jws::split(token, self.config.max_bytes)?;
-        signed.verify(&keys)?;
+        signed.verify(&set.current(), set)?;
         signed.payload()
     }
 
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(Arc::make_mut(&mut self.config));
+        let config = Arc::make_mut(&mut self.config);
+        // What was verified by another policy is not known to this one.
+        config.cache = config.cache.take().map(|cache| Arc::new(cache.emptied()));
+        change(config);
         self
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust")
+            .field("issuer", &self.issuer)
+            .field("keys", &self.keys)
+            .finish()
     }
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier")
-            .field("keys", &self.config.keys)
-            .field("issuer", &self.config.issuer)
+            .field("issuers", &self.config.trusts)
             .field("audience", &self.config.audience)
             .finish_non_exhaustive()
     }
@@ -249,26 +368,40 @@ impl<'a> Jws<'a> {
     }
 
     /// The key whose signature it is.
-    fn verify<'k>(&self, keys: &'k Keys) -> Result<(&'k Prepared, TokenKind), VerifyError> {
+    fn verify<'k>(
+        &self,
+        keys: &'k Keys,
+        set: &KeySet,
+    ) -> Result<(&'k Arc<Prepared>, TokenKind), VerifyError> {
         let mut buffer = [0; MAX_SIGNATURE_BYTES];
-        if let Some((key, kind)) = keys.recall(self.header) {
-            let signature = decode(self.signature, &mut buffer)?;
-            if key.verify(self.message, signature) {
-                return Ok((key, kind));
-            }
+        let signature = decode(self.signature, &mut buffer)?;
+        let known = keys.recall(self.header);
+        if let Some((key, kind)) = known
+            && key.verify(self.message, signature)
+        {
+            return Ok((key, kind));
         }
         let mut header = [0; MAX_HEADER_BYTES];
         let header = decode(self.header, &mut header)?;
         let header = str::from_utf8(header).map_err(|_| VerifyError::Malformed)?;
         let json = Json::object(header)?;
         let header = Header::of(&json)?;
-        let candidates = keys.candidates(&header)?;
-        let signature = decode(self.signature, &mut buffer)?;
+        let candidates = keys.candidates(&header).inspect_err(|error| {
+            if let (VerifyError::UnknownKey, Some(id)) = (error, header.key_id()) {
+                set.report_missing(id);
+            }
+        })?;
+        let tried = |key: &Arc<Prepared>| known.is_some_and(|(other, _)| Arc::ptr_eq(key, other));
         candidates
             .iter()
+            .filter(|key| !tried(key))
             .find(|key| key.verify(self.message, signature))
             .map(|key| (key, header.kind))
             .ok_or(VerifyError::BadSignature)
+    }
+
+    fn payload_text(&self) -> Result<String, VerifyError> {
+        String::from_utf8(self.payload()?).map_err(|_| VerifyError::Malformed)
     }
 
     fn payload(&self) -> Result<Vec<u8>, VerifyError> {
@@ -285,6 +418,18 @@ fn decode<'b>(text: &str, buffer: &'b mut [u8]) -> Result<&'b [u8], VerifyError>
         Err(DecodeSliceError::OutputSliceTooSmall) => Err(VerifyError::TooLarge),
         Err(DecodeSliceError::DecodeError(_)) => Err(VerifyError::Malformed),
     }
+}
+
+/// Whose token it says that it is.
+fn trust_of<'t>(trusts: &'t [Trust], payload: &str) -> Result<&'t Trust, VerifyError> {
+    let json = Json::object(payload)?;
+    let issuer = Registered::read(&json)?
+        .issuer
+        .ok_or(VerifyError::MissingClaim("iss"))?;
+    trusts
+        .iter()
+        .find(|trust| trust.issuer.accepts(issuer))
+        .ok_or(VerifyError::WrongIssuer)
 }
 
 fn fill<C: DeserializeOwned + 'static>(json: &Json<'_>) -> Result<C, VerifyError> {
@@ -306,32 +451,3 @@ const MAX_HEADER_CHARS: usize = MAX_HEADER_BYTES.div_ceil(3) * 4;
 const MAX_SIGNATURE_BYTES: usize = 1026;
 const MAX_SIGNATURE_CHARS: usize = MAX_SIGNATURE_BYTES / 3 * 4;
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        jwt::{algorithm::Algorithm, keys::VerifyingKey},
-        secret::Secret,
-    };
-
-    /// RFC 7515 appendix A.1.
-    #[test]
-    fn the_first_example_of_rfc_7515_holds() {
-        let key = URL_SAFE_NO_PAD
-            .decode(
-                "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
-            )
-            .unwrap();
-        let key = VerifyingKey::secret(Algorithm::HS256, &Secret::new(key).unwrap()).unwrap();
-        let keys = KeySet::new([key]).unwrap();
-        let verifier = Verifier::new(keys, "joe", Expect::anything()).unwrap();
-        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
-            eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
-            dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-        let payload = verifier.verify_jws(token).unwrap();
-        assert!(payload.starts_with(b"{\"iss\":\"joe\",\r\n"));
-        let verified = verifier.verify(token, UnixMillis::default());
-        assert_eq!(verified.unwrap_err(), VerifyError::WrongType);
-    }
-}

@@ -90,3 +90,76 @@ pub(crate) fn header_of(token: &str) -> Value {
     let segment = token.split('.').next().unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(segment).unwrap()).unwrap()
 }
+
+/// The algorithms with keys of each kind.
+pub(crate) fn every_algorithm() -> Vec<Algorithm> {
+    Algorithm::ALL.to_vec()
+}
+
+/// A fresh private key of the algorithm's kind, in PEM; RSA keys are made once.
+pub(crate) fn signing_key(algorithm: Algorithm) -> SigningKey {
+    use std::sync::OnceLock;
+
+    use aws_lc_rs::{
+        encoding::{AsDer, Pkcs8V1Der},
+        rsa::{KeyPair, KeySize},
+        signature::{
+            ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+            Ed25519KeyPair,
+        },
+    };
+
+    static RSA: OnceLock<String> = OnceLock::new();
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let pem = match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            let bytes = [
+                Secret::generate().expose().to_vec(),
+                Secret::generate().expose().to_vec(),
+            ];
+            let secret = Secret::new(bytes.concat()).unwrap();
+            return SigningKey::secret(algorithm, &secret).unwrap();
+        }
+        Algorithm::ES256 => {
+            let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random);
+            pem("PRIVATE KEY", der.unwrap().as_ref())
+        }
+        Algorithm::ES384 => {
+            let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random);
+            pem("PRIVATE KEY", der.unwrap().as_ref())
+        }
+        Algorithm::EdDSA => {
+            let pair = Ed25519KeyPair::generate().unwrap();
+            pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref())
+        }
+        _ => RSA
+            .get_or_init(|| {
+                let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+                let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+                pem("PRIVATE KEY", der.as_ref())
+            })
+            .clone(),
+    };
+    SigningKey::from_pem(algorithm, pem.as_bytes()).unwrap()
+}
+
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
+/// An issuer by a fresh key of the algorithm, and a verifier of its tokens.
+pub(crate) fn pair(algorithm: Algorithm) -> (Issuer, Verifier) {
+    let issuer = Issuer::new(signing_key(algorithm), ISSUER, AUDIENCE).unwrap();
+    let keys = KeySet::new([issuer.verifying_key()]).unwrap();
+    let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
+    (issuer, verifier)
+}

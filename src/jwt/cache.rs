@@ -1,0 +1,222 @@
+//! Tokens that were verified, so that the same token costs its signature once.
+
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    key_set::Prepared,
+    verified::{Inner, Verified},
+};
+use crate::keyed::{Domain, digest};
+
+/// How much a verifier remembers. 1,024 tokens and 4 MiB by default.
+///
+/// ```
+/// use portcullis::jwt::CacheLimits;
+///
+/// let limits = CacheLimits::new().with_entries(10_000).with_bytes(32 << 20);
+/// # let _ = limits;
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct CacheLimits {
+    entries: usize,
+    bytes: usize,
+}
+
+impl CacheLimits {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self {
+            entries: 1_024,
+            bytes: 4 << 20,
+        }
+    }
+
+    /// The most tokens that are remembered.
+    pub const fn with_entries(mut self, entries: usize) -> Self {
+        self.entries = entries;
+        self
+    }
+
+    /// The most bytes that the remembered tokens take, with their claims as they stand in them.
+    pub const fn with_bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Only verified tokens are in it, so nobody without a good token can fill it. It is found by a
+/// keyed digest of the token's end, which is its signature and not to be chosen, and then compared
+/// whole: no two tokens are ever taken for each other.
+pub(crate) struct Cache {
+    limits: CacheLimits,
+    shards: Box<[RwLock<Shard>]>,
+}
+
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<u128, Entry, BuildHasherDefault<Digested>>,
+    order: VecDeque<u128>,
+    bytes: usize,
+}
+
+struct Entry {
+    token: Zeroizing<String>,
+    verified: Arc<dyn Any + Send + Sync>,
+    key: Arc<Prepared>,
+    bytes: usize,
+}
+
+impl Cache {
+    pub(crate) fn new(limits: CacheLimits) -> Self {
+        // Few entries in many shards would make the limit uneven.
+        let shards = (limits.entries / 64).clamp(1, MAX_SHARDS);
+        Self {
+            limits,
+            shards: (0..shards).map(|_| RwLock::default()).collect(),
+        }
+    }
+
+    /// A cache of the same limits that knows nothing.
+    pub(crate) fn emptied(&self) -> Self {
+        Self::new(self.limits)
+    }
+
+    /// The token, if it was verified before with claims of this type by a key that `still_has`
+    /// says still stands. One whose key is gone is forgotten.
+    pub(crate) fn recall<C>(
+        &self,
+        token: &str,
+        still_has: impl Fn(&Arc<Prepared>) -> bool,
+    ) -> Option<Verified<C>>
+    where
+        C: Send + Sync + 'static,
+    {
+        let place = place(token);
+        let shard = self.shard(place);
+        let known = shard.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = known.entries.get(&place)?;
+        if *entry.token != *token {
+            return None;
+        }
+        if !still_has(&entry.key) {
+            drop(known);
+            self.forget(token);
+            return None;
+        }
+        let inner = Arc::clone(&entry.verified).downcast::<Inner<C>>().ok()?;
+        Some(Verified::of(inner))
+    }
+
+    pub(crate) fn remember<C>(&self, token: &str, verified: &Verified<C>, key: &Arc<Prepared>)
+    where
+        C: Send + Sync + 'static,
+    {
+        let shards = self.shards.len();
+        let max_entries = self.limits.entries / shards;
+        let max_bytes = self.limits.bytes / shards;
+        let bytes = token.len() + verified.json().len() + ENTRY_BYTES;
+        if max_entries == 0 || bytes > max_bytes {
+            return;
+        }
+        let place = place(token);
+        let entry = Entry {
+            token: Zeroizing::new(token.to_owned()),
+            verified: verified.clone().into_inner(),
+            key: Arc::clone(key),
+            bytes,
+        };
+        let mut shard = self.write(place);
+        shard.remove(place);
+        shard.bytes += bytes;
+        shard.entries.insert(place, entry);
+        shard.order.push_back(place);
+        while shard.entries.len() > max_entries || shard.bytes > max_bytes {
+            let Some(oldest) = shard.order.front().copied() else {
+                break;
+            };
+            shard.remove(oldest);
+        }
+    }
+
+    pub(crate) fn forget(&self, token: &str) {
+        let place = place(token);
+        self.write(place).remove(place);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let entries = |shard: RwLockReadGuard<'_, Shard>| shard.entries.len();
+        self.shards
+            .iter()
+            .map(|shard| entries(shard.read().unwrap_or_else(PoisonError::into_inner)))
+            .sum()
+    }
+
+    fn shard(&self, place: u128) -> &RwLock<Shard> {
+        &self.shards[(place >> 64) as usize % self.shards.len()]
+    }
+
+    fn write(&self, place: u128) -> RwLockWriteGuard<'_, Shard> {
+        self.shard(place)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    fn remove(&mut self, place: u128) {
+        if let Some(entry) = self.entries.remove(&place) {
+            self.bytes -= entry.bytes;
+            // The oldest goes first; anything else is rare, and the order is short.
+            match self.order.front() {
+                Some(first) if *first == place => drop(self.order.pop_front()),
+                _ => self.order.retain(|other| *other != place),
+            }
+        }
+    }
+}
+
+fn place(token: &str) -> u128 {
+    let bytes = token.as_bytes();
+    let end = &bytes[bytes.len().saturating_sub(SIGNATURE_END)..];
+    digest(Domain::Token, end)
+}
+
+/// Passes a digest on: it is keyed and even already.
+#[derive(Default)]
+struct Digested(u64);
+
+impl Hasher for Digested {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = digest as u64;
+    }
+}
+
+/// 258 bits of a signature in base64url.
+const SIGNATURE_END: usize = 43;
+const MAX_SHARDS: usize = 16;
+/// What an entry takes beside its texts.
+const ENTRY_BYTES: usize = 512;

@@ -1,0 +1,647 @@
+//! What attackers do to tokens and keys, each by name: the pitfalls of the libraries beneath, and
+//! the lines of RFC 8725, RFC 9068, RFC 7515 and RFC 7519 that a verifier is held to.
+
+#![cfg(all(feature = "jwt", feature = "aws-lc-rs"))]
+
+mod jwt_support;
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use portcullis::{
+    jwt::{
+        AccessToken, Algorithm, Expect, Issuer, KeySet, Verifier, VerifyError, VerifyingKey,
+        crypto::AwsLc,
+    },
+    secret::Secret,
+    time::{Clock as _, ManualClock, UnixMillis},
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use self::jwt_support::{
+    AUDIENCE, ISSUER, Setup, every_algorithm, hs256, mint, mint_raw, pair, pem, signing_key,
+};
+
+fn now() -> UnixMillis {
+    ManualClock::new().wall()
+}
+
+fn refusal(verifier: &Verifier, token: &str) -> VerifyError {
+    verifier.verify(token, now()).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn every_algorithm_signs_and_verifies_its_own_tokens_alone() {
+    let pairs: Vec<_> = every_algorithm().into_iter().map(pair).collect();
+    for (index, (issuer, _)) in pairs.iter().enumerate() {
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        for (other, (_, verifier)) in pairs.iter().enumerate() {
+            let verified = verifier.verify(token.as_str(), now()).is_ok();
+            assert_eq!(verified, index == other, "{index} {other}");
+        }
+    }
+}
+
+/// P28, and the whole of RFC 7515 section 5.2: no byte of a token is without meaning.
+#[test]
+fn a_token_changed_at_any_byte_never_verifies() {
+    let claims = AccessToken::new("u").with_session("s").with_scopes(["a"]);
+    for algorithm in every_algorithm() {
+        let (issuer, verifier) = pair(algorithm);
+        let token = issuer.issue(&claims, now()).unwrap().into_string();
+        // Remembers the header, so that both ways to it are tried.
+        assert!(verifier.verify(&token, now()).is_ok());
+        for index in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            let changes: &[u8] = if algorithm == Algorithm::HS256 {
+                &[1, 2, 16, 32]
+            } else {
+                &[1]
+            };
+            for change in changes {
+                bytes[index] = token.as_bytes()[index] ^ change;
+                if let Ok(changed) = str::from_utf8(&bytes) {
+                    assert!(
+                        verifier.verify(changed, now()).is_err(),
+                        "{algorithm} {index}"
+                    );
+                }
+            }
+            let mut shorter = token.clone();
+            shorter.remove(index);
+            assert!(verifier.verify(&shorter, now()).is_err());
+            let mut longer = token.clone();
+            longer.insert(index, 'A');
+            assert!(verifier.verify(&longer, now()).is_err());
+        }
+        for end in ["=", "A", ".", " ", "\n", "AAAA"] {
+            assert!(
+                verifier.verify(&format!("{token}{end}"), now()).is_err(),
+                "{end:?}"
+            );
+        }
+    }
+}
+
+/// P1: a program in which `jsonwebtoken` has no usable process-wide provider.
+#[test]
+fn p01_no_global_provider_is_asked_for() {
+    // Nobody installed one, and with both backends compiled in `jsonwebtoken::decode` would panic.
+    let (issuer, verifier) = pair(Algorithm::EdDSA);
+    let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+    assert!(verifier.verify(token.as_str(), now()).is_ok());
+}
+
+#[test]
+fn p02_nbf_is_checked() {
+    let setup = Setup::new();
+    let mut claims = jwt_support::claims(now());
+    claims["nbf"] = json!(now().as_secs() + 60);
+    let token = hs256(&claims, &setup.secret);
+    assert_eq!(refusal(&setup.verifier, &token), VerifyError::NotYetValid);
+}
+
+#[test]
+fn p03_p04_claims_of_a_wrong_type_are_refused_and_not_passed_over() {
+    let setup = Setup::new();
+    for name in [
+        "iss",
+        "sub",
+        "exp",
+        "nbf",
+        "iat",
+        "jti",
+        "sid",
+        "auth_time",
+        "scope",
+    ] {
+        for value in [
+            json!(null),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!([ISSUER]),
+        ] {
+            let mut claims = jwt_support::claims(now());
+            claims[name] = value;
+            let refused = refusal(&setup.verifier, &hs256(&claims, &setup.secret));
+            assert_eq!(refused, VerifyError::InvalidClaim(name));
+        }
+    }
+}
+
+#[test]
+fn p05_one_set_serves_several_families() {
+    let algorithms = [
+        Algorithm::RS256,
+        Algorithm::PS256,
+        Algorithm::ES256,
+        Algorithm::ES384,
+        Algorithm::EdDSA,
+    ];
+    let issuers: Vec<_> = algorithms
+        .map(|algorithm| {
+            Issuer::new(
+                signing_key(algorithm).with_id(algorithm.as_str()),
+                ISSUER,
+                AUDIENCE,
+            )
+            .unwrap()
+        })
+        .into();
+    let keys = issuers.iter().map(|issuer| issuer.verifying_key());
+    let verifier = Verifier::new(KeySet::new(keys).unwrap(), ISSUER, AUDIENCE).unwrap();
+    for issuer in &issuers {
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        assert!(verifier.verify(token.as_str(), now()).is_ok());
+    }
+}
+
+/// P6, RFC 8725 section 3.1: an RSA key bound to RS256 serves no PS256, nor the other way.
+#[test]
+fn p06_a_key_serves_its_algorithm_alone() {
+    let issuer = Issuer::new(signing_key(Algorithm::PS256).with_id("r"), ISSUER, AUDIENCE).unwrap();
+    let bound = Issuer::new(signing_key(Algorithm::RS256).with_id("r"), ISSUER, AUDIENCE).unwrap();
+    let keys = KeySet::new([bound.verifying_key()]).unwrap();
+    let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
+    let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+    assert_eq!(
+        refusal(&verifier, token.as_str()),
+        VerifyError::AlgorithmNotAllowed
+    );
+}
+
+#[test]
+fn p08_keys_are_chosen_by_id_and_algorithm() {
+    let key = |algorithm, id: &str| {
+        Issuer::new(signing_key(algorithm).with_id(id), ISSUER, AUDIENCE).unwrap()
+    };
+    let (ec, ed, other) = (
+        key(Algorithm::ES256, "same"),
+        key(Algorithm::EdDSA, "same"),
+        key(Algorithm::ES256, "other"),
+    );
+    let keys = [&ec, &ed, &other].map(|issuer| issuer.verifying_key());
+    let set = KeySet::new(keys.clone()).unwrap();
+    let verifier = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
+    for issuer in [&ec, &ed, &other] {
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        assert!(verifier.verify(token.as_str(), now()).is_ok());
+    }
+    // The key of another id does not count, though its signature holds.
+    let swapped = other.verifying_key().with_id("third");
+    let set = KeySet::new([keys[0].clone(), swapped]).unwrap();
+    let verifier = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
+    let token = other.issue(&AccessToken::new("u"), now()).unwrap();
+    assert_eq!(refusal(&verifier, token.as_str()), VerifyError::UnknownKey);
+    let two = [
+        keys[0].clone().with_id("x"),
+        other.verifying_key().with_id("x"),
+    ];
+    assert!(KeySet::new(two).is_err());
+}
+
+/// P9, P10, P11: what is wrong with a key is found when it is loaded.
+#[test]
+fn p09_p10_p11_bad_keys_do_not_load() {
+    let ed = |bytes: &[u8]| {
+        let der = [
+            &[
+                0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+            ][..],
+            bytes,
+        ]
+        .concat();
+        VerifyingKey::from_pem(Algorithm::EdDSA, pem("PUBLIC KEY", &der).as_bytes())
+    };
+    assert!(ed(&[0; 31]).is_err());
+    // Small order (P26), and not canonical.
+    assert!(ed(&[0; 32]).is_err());
+    assert!(ed(&[0xff; 32]).is_err());
+    let jwk = |jwk: Value| VerifyingKey::from_jwk(jwk.to_string().as_bytes(), Algorithm::ALL);
+    // A point that is not on its curve loads as bytes, and not into a set.
+    let zero = URL_SAFE_NO_PAD.encode([7; 32]);
+    let off = jwk(json!({"kty": "EC", "crv": "P-256", "x": zero, "y": zero})).unwrap();
+    assert!(KeySet::new([off]).is_err());
+    let small = URL_SAFE_NO_PAD.encode([0xff; 128]);
+    assert!(jwk(json!({"kty": "RSA", "n": small, "e": "AQAB"})).is_err());
+    for text in [
+        "",
+        "-----BEGIN PUBLIC KEY-----",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+    ] {
+        for algorithm in every_algorithm() {
+            assert!(VerifyingKey::from_pem(algorithm, text.as_bytes()).is_err());
+        }
+    }
+}
+
+/// P12, RFC 7518 section 3.2, RFC 8725 section 2.1.
+#[test]
+fn p12_weak_and_public_secrets_are_refused() {
+    let secret = Secret::generate();
+    assert!(VerifyingKey::secret(Algorithm::HS256, &secret).is_ok());
+    assert!(VerifyingKey::secret(Algorithm::HS384, &secret).is_err());
+    assert!(VerifyingKey::secret(Algorithm::HS512, &secret).is_err());
+    assert!(VerifyingKey::secret(Algorithm::RS256, &secret).is_err());
+    for public in [
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKXw9qYAYKxCrfVS7TyWQHOg7hcvPap",
+        "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}",
+    ] {
+        let secret = Secret::new(public).unwrap();
+        assert!(VerifyingKey::secret(Algorithm::HS256, &secret).is_err());
+    }
+}
+
+/// P13, P14, P15, RFC 7515 section 4.1.11, RFC 8725 section 3.10 and 3.11.
+#[test]
+fn p13_p14_p15_headers_that_ask_for_more_are_refused_and_keys_inside_ignored() {
+    let setup = Setup::new();
+    let claims = jwt_support::claims(now());
+    let token = |extra: Value| {
+        let mut header = json!({"alg": "HS256", "typ": "at+jwt"});
+        for (name, value) in extra.as_object().unwrap() {
+            header[name] = value.clone();
+        }
+        mint(&header, &claims, setup.secret.expose())
+    };
+    for extra in [
+        json!({"crit": ["exp"]}),
+        json!({"crit": []}),
+        json!({"b64": false, "crit": ["b64"]}),
+        json!({"b64": true}),
+        json!({"cty": "JWT"}),
+        json!({"zip": "DEF"}),
+        json!({"enc": "A128GCM"}),
+    ] {
+        assert_eq!(
+            refusal(&setup.verifier, &token(extra)),
+            VerifyError::UnsupportedHeader
+        );
+    }
+    let theirs = Secret::generate();
+    let jwk = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(theirs.expose())});
+    for header in [
+        json!({"alg": "HS256", "typ": "at+jwt", "jwk": jwk}),
+        json!({"alg": "HS256", "typ": "at+jwt", "jku": "https://evil.example/jwks"}),
+        json!({"alg": "HS256", "typ": "at+jwt", "x5u": "https://evil.example/x5u"}),
+        json!({"alg": "HS256", "typ": "at+jwt", "kid": "../../dev/null"}),
+        json!({"alg": "HS256", "typ": "at+jwt", "kid": "' OR 1=1 --"}),
+    ] {
+        let token = mint(&header, &claims, theirs.expose());
+        assert!(setup.verifier.verify(&token, now()).is_err());
+    }
+}
+
+#[test]
+fn p16_claims_are_an_object() {
+    let setup = Setup::new();
+    let header = br#"{"alg":"HS256","typ":"at+jwt"}"#;
+    for payload in [
+        r#"[9999999999,0,"s","https://id.example","api"]"#,
+        "\"text\"",
+        "null",
+        "1",
+        "",
+    ] {
+        let token = mint_raw(header, payload.as_bytes(), setup.secret.expose());
+        assert_eq!(refusal(&setup.verifier, &token), VerifyError::Malformed);
+    }
+    let token = mint_raw(header, b"{\"sub\":\"\xff\"}", setup.secret.expose());
+    assert_eq!(refusal(&setup.verifier, &token), VerifyError::Malformed);
+    let array = mint_raw(br#"["HS256"]"#, b"{}", setup.secret.expose());
+    assert_eq!(refusal(&setup.verifier, &array), VerifyError::Malformed);
+}
+
+#[test]
+fn p17_a_member_twice_is_refused() {
+    let setup = Setup::new();
+    let claims = jwt_support::claims(now()).to_string();
+    let good = br#"{"alg":"HS256","typ":"at+jwt"}"#.as_slice();
+    for (header, payload) in [
+        (
+            good,
+            claims.replace("\"jti\":\"t\"", "\"jti\":\"t\",\"jti\":\"t\""),
+        ),
+        (
+            good,
+            claims.replace("\"jti\":\"t\"", "\"x\":{\"a\":1,\"a\":2}"),
+        ),
+        (
+            br#"{"alg":"HS256","typ":"at+jwt","alg":"HS256"}"#,
+            claims.clone(),
+        ),
+        (
+            br#"{"alg":"HS256","typ":"at+jwt","x":1,"x":1}"#,
+            claims.clone(),
+        ),
+    ] {
+        let token = mint_raw(header, payload.as_bytes(), setup.secret.expose());
+        assert_eq!(
+            refusal(&setup.verifier, &token),
+            VerifyError::DuplicateMember
+        );
+    }
+}
+
+/// P18, P19, RFC 7519 section 4.1.4: "on or after" is over, and no number makes time wrap.
+#[test]
+fn p18_p19_times_neither_round_up_nor_wrap() {
+    let setup = Setup::new();
+    let lenient = setup
+        .verifier
+        .clone()
+        .with_leeway(Duration::from_secs(300))
+        .unwrap()
+        .with_max_age(Duration::MAX);
+    for exp in [json!(now().as_secs()), json!(now().as_secs() as f64 + 0.4)] {
+        let mut claims = jwt_support::claims(now());
+        claims["exp"] = exp;
+        let at = UnixMillis::new(now().as_millis() + 400);
+        let token = hs256(&claims, &setup.secret);
+        let refused = setup.verifier.verify(&token, at).unwrap_err();
+        assert_eq!(refused, VerifyError::Expired);
+    }
+    for extreme in [i64::MIN, -1, 0, 1, i64::MAX] {
+        for at in [i64::MIN, -1, 0, i64::MAX] {
+            for name in ["exp", "nbf", "iat", "auth_time"] {
+                let mut claims = jwt_support::claims(now());
+                claims[name] = json!(extreme);
+                let token = hs256(&claims, &setup.secret);
+                let _ = lenient.verify(&token, UnixMillis::new(at));
+            }
+        }
+    }
+}
+
+#[test]
+fn p20_p21_time_is_a_parameter_and_iat_is_looked_at() {
+    let setup = Setup::new();
+    let token = hs256(&jwt_support::claims(now()), &setup.secret);
+    let after = UnixMillis::from_secs(now().as_secs() + 900);
+    assert!(setup.verifier.verify(&token, now()).is_ok());
+    assert!(setup.verifier.verify(&token, after).is_err());
+    let early = UnixMillis::from_secs(now().as_secs() - 6);
+    assert!(setup.verifier.verify(&token, early).is_err());
+}
+
+/// P22, RFC 8725 section 3.2: `none` in no spelling, and no HMAC by a public key's bytes.
+#[test]
+fn p22_unknown_algorithms_are_refused() {
+    let setup = Setup::new();
+    let claims = jwt_support::claims(now());
+    for alg in [
+        "none", "None", "NONE", "nOnE", "", "HS257", "ES512", "hs256", "HS256 ",
+    ] {
+        let header = json!({"alg": alg, "typ": "at+jwt"});
+        let token = mint(&header, &claims, setup.secret.expose());
+        assert_eq!(
+            refusal(&setup.verifier, &token),
+            VerifyError::UnsupportedAlgorithm
+        );
+        let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
+        assert!(setup.verifier.verify(&unsigned, now()).is_err());
+    }
+    let (issuer, verifier) = pair(Algorithm::EdDSA);
+    let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+    let (message, signature) = token.as_str().rsplit_once('.').unwrap();
+    let (_, payload) = message.split_once('.').unwrap();
+    // RFC 9864 names it `Ed25519`; the signature is over the header, so this one does not hold.
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"Ed25519","typ":"at+jwt"}"#);
+    let renamed = format!("{header}.{payload}.{signature}");
+    assert_eq!(refusal(&verifier, &renamed), VerifyError::BadSignature);
+}
+
+#[test]
+fn key_confusion_is_impossible() {
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let (issuer, verifier) = pair(algorithm);
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        let kid = jwt_support::header_of(token.as_str())["kid"].clone();
+        let header = json!({"alg": "HS256", "typ": "at+jwt", "kid": kid});
+        let public = format!("{:?}", issuer.verifying_key());
+        for key in [public.as_bytes(), b"", b"public"] {
+            let forged = mint(&header, &jwt_support::claims(now()), key);
+            assert_eq!(
+                refusal(&verifier, &forged),
+                VerifyError::AlgorithmNotAllowed
+            );
+        }
+        // Secrets and public keys do not stand in one set at all.
+        let secret = VerifyingKey::secret(Algorithm::HS256, &Secret::generate()).unwrap();
+        assert!(KeySet::new([issuer.verifying_key(), secret]).is_err());
+    }
+}
+
+/// P23: an error shows nothing of the token.
+#[test]
+fn p23_errors_are_fixed_words() {
+    let setup = Setup::new();
+    for token in [
+        "hunter2",
+        "hunter2.hunter2.hunter2",
+        "aHVudGVyMg.aHVudGVyMg.aHVudGVyMg",
+    ] {
+        let error = refusal(&setup.verifier, token);
+        assert!(!format!("{error} {error:?} {}", error.reason()).contains("hunter2"));
+    }
+}
+
+#[test]
+fn p24_sizes_and_shape_come_first() {
+    let setup = Setup::new();
+    let header = json!({"alg": "HS256", "typ": "at+jwt", "x": "x".repeat(1_100)});
+    let token = mint(&header, &jwt_support::claims(now()), setup.secret.expose());
+    assert_eq!(refusal(&setup.verifier, &token), VerifyError::TooLarge);
+    let long = "A".repeat(8 * 1_024 + 1);
+    assert_eq!(refusal(&setup.verifier, &long), VerifyError::TooLarge);
+    let signature = format!("e30.e30.{}", "A".repeat(2_000));
+    assert_eq!(refusal(&setup.verifier, &signature), VerifyError::TooLarge);
+    // Five parts are an encrypted token (RFC 7516).
+    for shape in [
+        "",
+        ".",
+        "..",
+        "...",
+        "....",
+        "a",
+        "a.b",
+        "a.b.c.d",
+        "a.b.c.d.e",
+        "é.é.é",
+    ] {
+        assert!(setup.verifier.verify(shape, now()).is_err(), "{shape}");
+    }
+    let small = setup.verifier.clone().with_max_token_bytes(10);
+    let token = hs256(&jwt_support::claims(now()), &setup.secret);
+    assert_eq!(refusal(&small, &token), VerifyError::TooLarge);
+}
+
+#[test]
+fn p25_the_allow_list_is_asked_before_the_key() {
+    let (_, verifier) = pair(Algorithm::ES256);
+    let header = json!({"alg": "HS256", "typ": "at+jwt", "kid": "unknown"});
+    let token = mint(&header, &jwt_support::claims(now()), b"k");
+    assert_eq!(refusal(&verifier, &token), VerifyError::AlgorithmNotAllowed);
+    let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": "unknown"});
+    let token = mint(&header, &jwt_support::claims(now()), b"k");
+    assert_eq!(refusal(&verifier, &token), VerifyError::UnknownKey);
+}
+
+/// CVE-2022-21449 and its kin.
+#[test]
+fn p28_empty_and_zero_signatures_are_refused() {
+    for algorithm in every_algorithm() {
+        let (issuer, verifier) = pair(algorithm);
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        let message = token.as_str().rsplit_once('.').unwrap().0;
+        for length in [0, 1, 32, 48, 64, 96, 256, 512, 1_024] {
+            for byte in [0, 0xff] {
+                let signature = URL_SAFE_NO_PAD.encode(vec![byte; length]);
+                let forged = format!("{message}.{signature}");
+                assert!(
+                    verifier.verify(&forged, now()).is_err(),
+                    "{algorithm} {length}"
+                );
+            }
+        }
+    }
+}
+
+/// RFC 8725 section 3.8: a key of one issuer never counts for another's token.
+#[test]
+fn keys_are_bound_to_their_issuer() {
+    let make = |name: &'static str| {
+        let key = signing_key(Algorithm::EdDSA).with_id("same-id");
+        Issuer::new(key, name, AUDIENCE).unwrap()
+    };
+    let (a, b, liar) = (make("https://a"), make("https://b"), make("https://a"));
+    let set = |issuer: &Issuer| KeySet::new([issuer.verifying_key()]).unwrap();
+    let verifier = Verifier::new(set(&a), "https://a", AUDIENCE)
+        .unwrap()
+        .with_issuer("https://b", set(&b))
+        .unwrap();
+    for issuer in [&a, &b] {
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        let verified = verifier.verify(token.as_str(), now()).unwrap();
+        assert!(
+            verified
+                .identity()
+                .issuer()
+                .unwrap()
+                .starts_with("https://")
+        );
+    }
+    let token = liar.issue(&AccessToken::new("u"), now()).unwrap();
+    assert_eq!(
+        refusal(&verifier, token.as_str()),
+        VerifyError::BadSignature
+    );
+    let swapped = Verifier::new(set(&b), "https://a", AUDIENCE)
+        .unwrap()
+        .with_issuer("https://b", set(&a))
+        .unwrap();
+    let token = a.issue(&AccessToken::new("u"), now()).unwrap();
+    assert_eq!(refusal(&swapped, token.as_str()), VerifyError::BadSignature);
+    let token = make("https://c")
+        .issue(&AccessToken::new("u"), now())
+        .unwrap();
+    assert_eq!(refusal(&verifier, token.as_str()), VerifyError::WrongIssuer);
+    for name in [Expect::anything(), "https://a".into(), "".into()] {
+        assert!(verifier.clone().with_issuer(name, set(&b)).is_err());
+    }
+}
+
+/// Both backends give one verdict on every token, good and bad.
+#[cfg(feature = "rust-crypto")]
+#[test]
+fn both_backends_agree() {
+    use portcullis::jwt::crypto::{CryptoProvider, RustCrypto};
+
+    let providers: [&'static dyn CryptoProvider; 2] = [&AwsLc, &RustCrypto];
+    for algorithm in every_algorithm() {
+        let key = signing_key(algorithm);
+        for maker in providers {
+            let issuer = Issuer::with_provider(maker, key.clone(), ISSUER, AUDIENCE).unwrap();
+            let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+            let verifiers = providers.map(|provider| {
+                let keys = [issuer.verifying_key()];
+                let keys = KeySet::with_provider(provider, keys).unwrap();
+                Verifier::new(keys, ISSUER, AUDIENCE).unwrap()
+            });
+            let (message, signature) = token.as_str().rsplit_once('.').unwrap();
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            let mut variants = vec![signature.clone(), Vec::new(), signature[1..].to_vec()];
+            variants.extend([0, signature.len() / 2, signature.len() - 1].map(|index| {
+                let mut changed = signature.clone();
+                changed[index] ^= 0x40;
+                changed
+            }));
+            variants.push([signature.as_slice(), &[0]].concat());
+            variants.push([&[0], signature.as_slice()].concat());
+            variants.push(vec![0; signature.len()]);
+            for (index, variant) in variants.iter().enumerate() {
+                let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(variant));
+                for verifier in &verifiers {
+                    let verified = verifier.verify(&token, now()).is_ok();
+                    assert_eq!(verified, index == 0, "{algorithm} {index}");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a header says, claims pass only under the secret's own signature.
+    #[test]
+    fn no_header_makes_a_foreign_signature_good(
+        alg in prop::sample::select(vec!["HS256", "HS384", "none", "RS256", "EdDSA", ""]),
+        kid in prop::option::of(".{0,8}"),
+        extra in "[a-z]{1,4}",
+        key in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let setup = Setup::new();
+        let header = json!({"alg": alg, "typ": "at+jwt", "kid": kid, extra: 1});
+        let token = mint(&header, &jwt_support::claims(now()), &key);
+        prop_assert!(setup.verifier.verify(&token, now()).is_err());
+    }
+
+    /// A part that is exchanged for any other bytes does not pass.
+    #[test]
+    fn no_part_can_be_exchanged(part in 0usize..3, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let setup = Setup::new();
+        let token = setup.issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        let mut parts: Vec<_> = token.as_str().split('.').map(str::to_owned).collect();
+        let other = URL_SAFE_NO_PAD.encode(&bytes);
+        prop_assume!(parts[part] != other);
+        parts[part] = other;
+        prop_assert!(setup.verifier.verify(&parts.join("."), now()).is_err());
+    }
+
+    /// Any text is refused without a panic.
+    #[test]
+    fn any_text_is_refused(text in ".{0,300}") {
+        let setup = Setup::new();
+        prop_assert!(setup.verifier.verify(&text, now()).is_err());
+    }
+
+    /// What is signed over any claims is judged as those claims say, and never panics.
+    #[test]
+    fn any_claims_are_judged(name in "iss|sub|aud|exp|nbf|iat|jti|sid|scope|scp|roles|cnf|x", number in any::<f64>(), text in ".{0,20}") {
+        let setup = Setup::new();
+        for value in [json!(number), json!(text), json!([text]), json!({"a": number})] {
+            let mut claims = jwt_support::claims(now());
+            claims[&name] = value;
+            let token = hs256(&claims, &setup.secret);
+            if let Ok(verified) = setup.verifier.verify(&token, now()) {
+                let told: Value = serde_json::from_str(verified.json()).unwrap();
+                prop_assert_eq!(told["sub"].as_str(), Some(verified.identity().subject()));
+                prop_assert!(verified.expires_at() > now());
+            }
+        }
+    }
+}

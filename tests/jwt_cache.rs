@@ -1,0 +1,313 @@
+//! The cache of verified tokens, hazard by hazard.
+
+#![cfg(all(feature = "jwt", feature = "aws-lc-rs"))]
+
+mod jwt_support;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use portcullis::{
+    jwt::{
+        AccessToken, Algorithm, CacheLimits, Issuer, KeySet, TokenTypes, Verifier, VerifyError,
+        VerifyingKey,
+    },
+    secret::Secret,
+    time::UnixMillis,
+};
+use serde_json::json;
+
+use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint, signing_key};
+
+fn cached(setup: &Setup) -> Verifier {
+    setup.verifier.clone().with_cache(CacheLimits::new())
+}
+
+fn token(setup: &Setup, subject: &str) -> String {
+    let claims = AccessToken::new(subject).with_session("s");
+    setup
+        .issuer
+        .issue(&claims, setup.now())
+        .unwrap()
+        .into_string()
+}
+
+#[test]
+fn a_token_that_comes_again_is_the_same_token() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    let first = verifier.verify(&token, setup.now()).unwrap();
+    let again = verifier.verify(&token, setup.now()).unwrap();
+    assert_eq!(verifier.cached(), 1);
+    // The very same memory: nothing was read again.
+    assert!(std::ptr::eq(first.json(), again.json()));
+    assert!(!std::ptr::eq(
+        setup.verifier.verify(&token, setup.now()).unwrap().json(),
+        again.json()
+    ));
+}
+
+#[test]
+fn h01_time_is_asked_on_every_hit() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    setup.clock.advance(Duration::from_millis(899_999));
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    setup.clock.advance(Duration::from_millis(1));
+    let refused = verifier.verify(&token, setup.now()).unwrap_err();
+    assert_eq!(refused, VerifyError::Expired);
+    assert_eq!(verifier.cached(), 0);
+}
+
+#[test]
+fn h01_the_greatest_age_is_asked_on_every_hit() {
+    let setup = Setup::new();
+    let verifier = setup
+        .verifier
+        .clone()
+        .with_max_age(Duration::from_secs(60))
+        .with_cache(CacheLimits::new());
+    let token = token(&setup, "u");
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    setup.clock.advance(Duration::from_secs(61));
+    let refused = verifier.verify(&token, setup.now()).unwrap_err();
+    assert_eq!(refused, VerifyError::TooOld);
+}
+
+#[test]
+fn h02_a_key_that_is_gone_takes_its_tokens_with_it() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    let stays = VerifyingKey::secret(Algorithm::HS256, &setup.secret).unwrap();
+    let fresh = || VerifyingKey::secret(Algorithm::HS256, &Secret::generate()).unwrap();
+    setup.keys.replace([fresh(), stays.clone()]).unwrap();
+    // The key still stands, so the token does; and it is still known.
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    assert_eq!(verifier.cached(), 1);
+    setup.keys.replace([fresh()]).unwrap();
+    let refused = verifier.verify(&token, setup.now()).unwrap_err();
+    assert_eq!(refused, VerifyError::UnknownKey);
+    assert_eq!(verifier.cached(), 0);
+    // The same bytes under another name are another key.
+    setup.keys.replace([stays.with_id("other")]).unwrap();
+    assert!(verifier.verify(&token, setup.now()).is_err());
+}
+
+#[test]
+fn h03_another_policy_knows_nothing() {
+    let setup = Setup::new();
+    let lax = setup
+        .verifier
+        .clone()
+        .with_types(TokenTypes::AccessTokenOrJwt)
+        .with_cache(CacheLimits::new());
+    let header = json!({"alg": "HS256", "typ": "JWT"});
+    let token = mint(
+        &header,
+        &jwt_support::claims(setup.now()),
+        setup.secret.expose(),
+    );
+    assert!(lax.verify(&token, setup.now()).is_ok());
+    assert_eq!(lax.clone().cached(), 1);
+    let strict = lax.clone().with_types(TokenTypes::AccessToken);
+    assert_eq!(strict.cached(), 0);
+    assert!(strict.verify(&token, setup.now()).is_err());
+    let elsewhere = Verifier::new(setup.keys.clone(), ISSUER, "other")
+        .unwrap()
+        .with_types(TokenTypes::AccessTokenOrJwt)
+        .with_cache(CacheLimits::new());
+    assert!(elsewhere.verify(&token, setup.now()).is_err());
+}
+
+#[test]
+fn h04_h10_every_byte_of_the_token_counts() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    for index in 0..token.len() {
+        let mut changed = token.clone().into_bytes();
+        changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(verifier.verify(&changed, setup.now()).is_err(), "{index}");
+    }
+    // Another header and payload before the same signature.
+    let (_, signature) = token.rsplit_once('.').unwrap();
+    let other = hs256(&jwt_support::claims(setup.now()), &setup.secret);
+    let (message, _) = other.rsplit_once('.').unwrap();
+    assert!(
+        verifier
+            .verify(&format!("{message}.{signature}"), setup.now())
+            .is_err()
+    );
+    assert_eq!(verifier.cached(), 1);
+}
+
+#[test]
+fn h05_only_good_tokens_enter_and_the_limits_hold() {
+    let setup = Setup::new();
+    let limits = CacheLimits::new().with_entries(100).with_bytes(1 << 20);
+    let verifier = setup.verifier.clone().with_cache(limits);
+    for n in 0..300 {
+        let token = token(&setup, &format!("u{n}"));
+        assert!(verifier.verify(&token, setup.now()).is_ok());
+        let bad = &token[..token.len() - 4];
+        assert!(verifier.verify(bad, setup.now()).is_err());
+        assert!(verifier.cached() <= 100);
+    }
+    assert_eq!(verifier.cached(), 100);
+    let small = setup
+        .verifier
+        .clone()
+        .with_cache(CacheLimits::new().with_bytes(16 * 4_000));
+    for n in 0..300 {
+        let token = token(&setup, &format!("u{n}"));
+        assert!(small.verify(&token, setup.now()).is_ok());
+    }
+    // Sixteen parts of 4,000 bytes hold at most four tokens of at least 1,000 bytes each.
+    assert!((16..=64).contains(&small.cached()), "{}", small.cached());
+    let none = setup
+        .verifier
+        .clone()
+        .with_cache(CacheLimits::new().with_entries(0));
+    assert!(none.verify(&token(&setup, "u"), setup.now()).is_ok());
+    assert_eq!(none.cached(), 0);
+}
+
+#[tokio::test]
+async fn h06_the_deny_list_is_asked_on_every_hit() {
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use portcullis::{DenyList, jwt::JwtLayer};
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+
+    let setup = Setup::new();
+    let deny_list = DenyList::pending(&setup.context, Duration::from_secs(900));
+    deny_list.set_ready();
+    let layer = JwtLayer::new(cached(&setup))
+        .with_context(setup.context.clone())
+        .with_deny_list(deny_list.clone());
+    let token = token(&setup, "u");
+    let status = async || {
+        let request = Request::get("/")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Full::<Bytes>::default())
+            .unwrap();
+        let inner = service_fn(|_: Request<Full<Bytes>>| async {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+        });
+        layer.layer(inner).oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(status().await, 200);
+    assert_eq!(status().await, 200);
+    deny_list.deny_session("s");
+    assert_eq!(status().await, 401);
+}
+
+#[test]
+fn h07_nothing_that_is_printed_holds_a_token() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    let verified = verifier.verify(&token, setup.now()).unwrap();
+    let (_, signature) = token.rsplit_once('.').unwrap();
+    assert!(!format!("{verifier:?} {verified:?}").contains(signature));
+}
+
+#[test]
+fn h08_h12_many_threads_share_one_unchanging_token() {
+    let setup = Arc::new(Setup::new());
+    let verifier = cached(&setup);
+    let tokens: Arc<Vec<_>> = Arc::new((0..50).map(|n| token(&setup, &format!("u{n}"))).collect());
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (setup, verifier, tokens) = (setup.clone(), verifier.clone(), tokens.clone());
+            thread::spawn(move || {
+                for round in 0..2_000 {
+                    let n = round % tokens.len();
+                    let verified = verifier.verify(&tokens[n], setup.now()).unwrap();
+                    assert_eq!(verified.identity().subject(), format!("u{n}"));
+                }
+            })
+        })
+        .collect();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    assert_eq!(verifier.cached(), 50);
+}
+
+#[test]
+fn h09_a_clock_that_steps_back_is_asked_too() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    setup
+        .clock
+        .set_wall(UnixMillis::from_secs(setup.now().as_secs() - 3_600));
+    let refused = verifier.verify(&token, setup.now()).unwrap_err();
+    assert_eq!(refused, VerifyError::NotYetValid);
+}
+
+/// H11: what a look-up can tell by its time is whether a whole signature is known.
+#[test]
+fn h11_a_prefix_of_a_token_is_not_looked_up() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    assert!(verifier.verify(&token, setup.now()).is_ok());
+    for end in 1..token.len() {
+        assert!(verifier.verify(&token[..end], setup.now()).is_err());
+    }
+}
+
+#[test]
+fn claims_of_another_type_are_read_anew() {
+    #[derive(serde::Deserialize)]
+    struct Sub {
+        sub: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Needs {
+        #[allow(dead_code)]
+        absent: String,
+    }
+
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let token = token(&setup, "u");
+    for _ in 0..2 {
+        assert!(verifier.verify(&token, setup.now()).is_ok());
+        let typed = verifier.verify_as::<Sub>(&token, setup.now()).unwrap();
+        assert_eq!(typed.claims().sub, "u");
+        let refused = verifier.verify_as::<Needs>(&token, setup.now());
+        assert_eq!(refused.map(|_| ()).unwrap_err(), VerifyError::UnfitClaims);
+    }
+}
+
+#[test]
+fn a_key_of_another_issuer_does_not_keep_a_token_alive() {
+    let make =
+        |name: &'static str| Issuer::new(signing_key(Algorithm::EdDSA), name, AUDIENCE).unwrap();
+    let setup = Setup::new();
+    let (a, b) = (make("https://a"), make("https://b"));
+    let set = |issuer: &Issuer| KeySet::new([issuer.verifying_key()]).unwrap();
+    let (keys_a, keys_b) = (set(&a), set(&b));
+    let verifier = Verifier::new(keys_a.clone(), "https://a", AUDIENCE)
+        .unwrap()
+        .with_issuer("https://b", keys_b.clone())
+        .unwrap()
+        .with_cache(CacheLimits::new());
+    let token = a.issue(&AccessToken::new("u"), setup.now()).unwrap();
+    assert!(verifier.verify(token.as_str(), setup.now()).is_ok());
+    // The key moves to the other issuer.
+    keys_b.replace([a.verifying_key()]).unwrap();
+    keys_a.replace([b.verifying_key()]).unwrap();
+    assert!(verifier.verify(token.as_str(), setup.now()).is_err());
+}

@@ -79,15 +79,18 @@ mod layer;
 mod media;
 mod part;
 mod policy;
+pub mod scan;
 mod service;
+mod spool;
 mod walk;
 
 #[allow(unused_imports)]
-pub(crate) use self::check::{UploadCheck, Uploads};
+pub(crate) use self::check::{AdmittedUpload, UploadCheck, Uploads};
 pub use self::{
     handle::{CheckedFile, CheckedUpload, NotAccepted},
     layer::UploadLayer,
     media::{Signatures, TypeDetector, TypeTest},
     policy::{KIB, MIB, UploadPolicy},
     service::Upload,
+    spool::Spool,
 };

@@ -74,6 +74,9 @@ faults! {
     TrailingData = Unprocessable, "trailing_data", "Data stands behind the end of a file.";
     /// Text that a browser or an interpreter might run.
     ActiveText = Unprocessable, "active_content", "A text holds active content.";
+    /// A second file in a file.
+    Stacked = Unprocessable, "stacked_types", "A file is of two types at once.";
+    Macros = Unprocessable, "macros", "A document holds macros.";
     Infected = Unprocessable, "malware_found", "A file was refused by a scanner.";
     ScanSize = PayloadTooLarge, "too_large_to_scan", "A file is too large to be scanned.";
     ScannerAway = Unavailable, "scanner_unavailable", "Files cannot be scanned at the moment.";

@@ -54,6 +54,13 @@ async fn sizes_are_exact_with_and_without_a_length() {
             assert_eq!(chunked.status(), status, "{bytes} in {frame}");
             let stated = send(&layer, body.with_length()).await;
             assert_eq!(stated.status(), status, "{bytes} in {frame}, stated");
+            // Every frame ready, and the last one known to be the last.
+            let frames = vec![7; bytes]
+                .chunks(frame)
+                .map(Bytes::copy_from_slice)
+                .collect::<Vec<_>>();
+            let ready = send(&layer, Script::frames(frames).with_length()).await;
+            assert_eq!(ready.status(), status, "{bytes} in {frame}, ready");
         }
     }
 }

@@ -45,15 +45,20 @@ run_tests() {
 }
 
 install_missing() {
+    # Debian keeps daemons where only root looks.
+    export PATH=$PATH:/usr/sbin
     local packages=()
     command -v cc >/dev/null || packages+=(build-essential)
     command -v chromium >/dev/null || packages+=(chromium)
+    command -v clamd >/dev/null || packages+=(clamav-daemon)
     if ((${#packages[@]})); then
         as_root apt-get update -qq
         DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     fi
     export PORTCULLIS_TEST_CHROMIUM
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
+    export PORTCULLIS_TEST_CLAMD
+    PORTCULLIS_TEST_CLAMD=$(command -v clamd)
 }
 
 as_root() {

@@ -732,3 +732,208 @@ fn policies_that_cannot_hold_are_faults() {
     let error = UploadPolicy::with_detector(["x/y"], &Signatures).unwrap_err();
     assert_eq!(error.setting(), "upload types");
 }
+
+/// Bodies as real clients sent them: a line of `Content-Type`, then the body.
+const CLIENTS: [(&str, &[u8], bool); 10] = [
+    ("chromium", include_bytes!("clients/chromium.http"), true),
+    ("curl", include_bytes!("clients/curl.http"), true),
+    (
+        "curl, UTF-8",
+        include_bytes!("clients/curl_utf8.http"),
+        true,
+    ),
+    ("undici", include_bytes!("clients/node_fetch.http"), true),
+    ("httpx", include_bytes!("clients/httpx.http"), true),
+    ("requests", include_bytes!("clients/requests.http"), true),
+    (
+        "requests, typed",
+        include_bytes!("clients/requests_typed.http"),
+        true,
+    ),
+    (
+        "requests, UTF-8",
+        include_bytes!("clients/requests_utf8.http"),
+        true,
+    ),
+    (
+        "requests, both",
+        include_bytes!("clients/requests_utf8_typed.http"),
+        true,
+    ),
+    // Content-Type before Content-Disposition.
+    ("aiohttp", include_bytes!("clients/aiohttp.http"), false),
+];
+
+#[tokio::test]
+async fn real_clients_are_understood() {
+    let compat = UploadLayer::new(UploadPolicy::images().compat());
+    for (name, captured, strictly) in CLIENTS {
+        let line = captured.iter().position(|byte| *byte == b'\n').unwrap();
+        let content_type = std::str::from_utf8(&captured[..line]).unwrap();
+        let body = &captured[line + 1..];
+        let alone = multer_reads(content_type, Script::frames([body.to_vec()]))
+            .await
+            .unwrap();
+        assert!(
+            alone
+                .iter()
+                .any(|part| part.2 == include_bytes!("bodies/dot.png")),
+            "{name}"
+        );
+        for frame in [1, 7, 100, body.len()] {
+            let outcome = post(&images(), content_type, Script::trickle(body, frame)).await;
+            assert_eq!(outcome.status == 200, strictly, "{name}: {outcome:?}");
+            if strictly {
+                assert_eq!(outcome.read.as_ref(), Some(&alone), "{name}");
+            }
+            let outcome = post(&compat, content_type, Script::trickle(body, frame)).await;
+            assert_eq!(outcome.status, 200, "{name}: {outcome:?}");
+            assert_eq!(outcome.read.as_ref(), Some(&alone), "{name}, written anew");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reqwest_is_understood() {
+    let form = reqwest::multipart::Form::new().text("note", "hi").part(
+        "file",
+        reqwest::multipart::Part::bytes(png(100)).file_name("käse 1.png"),
+    );
+    let content_type = format!("multipart/form-data; boundary={}", form.boundary());
+    let request = reqwest::Client::new()
+        .post("http://127.0.0.1/")
+        .multipart(form)
+        .build();
+    let body = request.unwrap().body_mut().take().unwrap();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let outcome = post(&images(), &content_type, Script::trickle(&bytes, 10)).await;
+    assert_eq!(outcome.status, 200, "{}", outcome.reason);
+    let read = outcome.read.unwrap();
+    assert_eq!(read[1].1.as_deref(), Some("käse 1.png"));
+    assert_eq!(read[1].2, png(100));
+}
+
+#[tokio::test]
+async fn what_more_clients_send_is_taken_and_written_anew() {
+    let compat = UploadLayer::new(
+        UploadPolicy::new(["image/png", "text/plain"])
+            .unwrap()
+            .compat(),
+    );
+    let data = png(10);
+    let of = |head: &str| form(&[part(head, &data)]);
+    let read_as = |name: &str| {
+        Some(vec![(
+            Some("file".to_owned()),
+            Some(name.to_owned()),
+            data.clone(),
+        )])
+    };
+    for (client, content_type, body, name) in [
+        (
+            ".NET",
+            "multipart/form-data; boundary=\"B\"",
+            of(
+                "Content-Type: image/png\r\nContent-Disposition: form-data; name=file; filename=a.png; filename*=utf-8''k%C3%A4se.png",
+            ),
+            "käse.png",
+        ),
+        (
+            "OkHttp",
+            "multipart/form-data; boundary=B",
+            of(
+                "Content-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\nContent-Type: image/png\r\nContent-Length: 81",
+            ),
+            "a.png",
+        ),
+        (
+            "Apache HttpClient",
+            "multipart/form-data; charset=ISO-8859-1; boundary=B",
+            of(
+                "Content-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: binary",
+            ),
+            "a.png",
+        ),
+        (
+            "Dart",
+            "multipart/form-data; boundary=B",
+            of(
+                "content-type: image/png\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.png\"",
+            ),
+            "a.png",
+        ),
+        (
+            "Django's test client",
+            "Multipart/Form-Data; BOUNDARY=B",
+            of(
+                "Content-Disposition: form-data;name=\"file\" ;filename=\"a.png\" ; \r\nContent-Type: image/png",
+            ),
+            "a.png",
+        ),
+        (
+            "one with a preamble line and an epilogue",
+            "multipart/form-data; boundary=B",
+            [
+                b"\r\n",
+                &of("Content-Disposition: form-data; name=\"file\"; filename=\"a.png\"")[..],
+                b"epilogue",
+            ]
+            .concat(),
+            "a.png",
+        ),
+    ] {
+        for frame in [1, 10, body.len()] {
+            let outcome = post(&compat, content_type, Script::trickle(&body, frame)).await;
+            assert_eq!(outcome.status, 200, "{client}: {}", outcome.reason);
+            assert_eq!(outcome.read, read_as(name), "{client}");
+        }
+    }
+    let padded = b"--B \t\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--B  --\r\n";
+    assert_eq!(
+        post(&compat, FORM, Script::frames([padded.to_vec()]))
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn compat_has_one_meaning_for_every_trick() {
+    let types = ["text/plain", "image/png"];
+    let compat = UploadLayer::new(UploadPolicy::new(types).unwrap().compat());
+    let strict = UploadLayer::new(UploadPolicy::new(types).unwrap());
+    for (name, content_type, body) in tricks() {
+        let mut first = None;
+        for frame in [1, 5, 64, body.len()] {
+            let outcome = post(&compat, content_type, Script::trickle(&body, frame)).await;
+            assert!(
+                outcome.status == 200 || !outcome.reason.is_empty(),
+                "{name}: refused by the handler: {outcome:?}"
+            );
+            // Whatever the frames: one verdict, one reading.
+            let seen = (outcome.status, outcome.read);
+            assert_eq!(
+                first.get_or_insert_with(|| seen.clone()),
+                &seen,
+                "{name} in {frame}"
+            );
+        }
+        let strictly = post(&strict, content_type, Script::frames([body.clone()])).await;
+        if strictly.status == 200 {
+            assert_eq!(first.unwrap(), (strictly.status, strictly.read), "{name}");
+        } else if let Some((StatusCode::OK, Some(read))) = first {
+            // What is taken beyond the strict form hides nothing.
+            for (field, file_name, bytes) in read {
+                assert!(
+                    ["file", "a", "x"].contains(&field.unwrap().as_str()),
+                    "{name}"
+                );
+                assert!(
+                    file_name.is_none_or(|file_name| file_name == "a.txt"),
+                    "{name}"
+                );
+                assert!(bytes == b"words" || bytes == b"x", "{name}");
+            }
+        }
+    }
+}

@@ -66,7 +66,7 @@ where
         }
         match limit.decide(head, &request.body().size_hint()) {
             Ok(counter) => {
-                let (request, racer) = guarded::watch(request, counter, limit.terms(), context);
+                let (request, racer) = guarded::count(request, counter, limit.terms(), context);
                 GuardedFuture::watched(self.inner.call(request), racer)
             }
             Err(rejection) => {

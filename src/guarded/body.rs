@@ -14,7 +14,8 @@ use pin_project_lite::pin_project;
 use super::{
     cell::Cell,
     check::BoxError,
-    watch::{BoxWatch, Step},
+    counter::Counter,
+    watch::{BoxWatch, Watch, Watched, apart},
 };
 
 pin_project! {
@@ -33,7 +34,9 @@ pin_project! {
     #[project = KindProjection]
     enum Kind<A> {
         Open { #[pin] inner: A },
-        Watched { reader: Reader },
+        Watched { reader: Reader<dyn Watch> },
+        // Nothing but a count: without a call through a table for each frame.
+        Counted { reader: Reader<Watched<A, Counter>> },
     }
 }
 
@@ -48,11 +51,19 @@ impl<A> GuardedBody<A> {
     pub(super) fn watched(watch: BoxWatch, cell: Arc<Cell>) -> Self {
         Self {
             kind: Kind::Watched {
-                reader: Reader {
-                    watch: Some(watch),
-                    cell,
-                    refused: false,
-                },
+                reader: Reader::new(watch, cell, |watch| watch),
+            },
+        }
+    }
+
+    pub(super) fn counted(watch: Watched<A, Counter>, cell: Arc<Cell>) -> Self
+    where
+        A: Body<Data = Bytes> + Send + 'static,
+        A::Error: Into<BoxError>,
+    {
+        Self {
+            kind: Kind::Counted {
+                reader: Reader::new(Box::pin(watch), cell, |watch| watch),
             },
         }
     }
@@ -66,80 +77,70 @@ impl<A> fmt::Debug for GuardedBody<A> {
 
 impl<A> Body for GuardedBody<A>
 where
-    A: Body<Data = Bytes>,
+    A: Body<Data = Bytes> + Send,
     A::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
             KindProjection::Open { inner } => inner.poll_frame(cx).map_err(Into::into),
-            KindProjection::Watched { reader } => reader.poll_frame(cx),
+            KindProjection::Watched { reader } => apart(reader.poll_frame(cx)),
+            KindProjection::Counted { reader } => reader.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Open { inner } => inner.is_end_stream(),
-            Kind::Watched { reader } => match &reader.watch {
-                Some(watch) => watch.is_end_stream(),
-                None => !reader.refused,
-            },
+            Kind::Watched { reader } => reader.is_end_stream(),
+            Kind::Counted { reader } => reader.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Open { inner } => inner.size_hint(),
-            Kind::Watched { reader } => match &reader.watch {
-                Some(watch) => watch.size_hint(),
-                None if reader.refused => SizeHint::new(),
-                None => SizeHint::with_exact(0),
-            },
+            Kind::Watched { reader } => reader.size_hint(),
+            Kind::Counted { reader } => reader.size_hint(),
         }
     }
 }
 
 /// The reading end. It gives the watched body back when it is dropped before the end.
-struct Reader {
-    watch: Option<BoxWatch>,
+struct Reader<W: ?Sized> {
+    watch: Option<Pin<Box<W>>>,
     cell: Arc<Cell>,
+    /// Forgets the type of what is given back.
+    erase: fn(Pin<Box<W>>) -> BoxWatch,
     /// The verdict waits to be told to a reader that outlives the response.
     refused: bool,
 }
 
-impl Reader {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        // Somebody else may have refused: the future, when the time was up.
-        if self.cell.is_refused() {
-            self.give_back();
+impl<W: ?Sized> Reader<W> {
+    fn new(watch: Pin<Box<W>>, cell: Arc<Cell>, erase: fn(Pin<Box<W>>) -> BoxWatch) -> Self {
+        Self {
+            watch: Some(watch),
+            cell,
+            erase,
+            refused: false,
         }
-        if let Some(watch) = &mut self.watch {
-            match ready!(watch.as_mut().poll_checked(cx)) {
-                Step::Frame { frame, last } => {
-                    if last {
-                        self.cell.end();
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Step::End => {
-                    self.cell.end();
-                    return Poll::Ready(None);
-                }
-                Step::Failed(error) => {
-                    self.watch = None;
-                    self.cell.end();
-                    return Poll::Ready(Some(Err(error)));
-                }
-                Step::Refused(rejection) => {
-                    self.cell.refuse(rejection);
-                    self.give_back();
-                }
-            }
+    }
+
+    /// There is a verdict.
+    #[cold]
+    fn poll_refused(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(watch) = self.watch.take() {
+            self.refused = true;
+            self.cell.leave((self.erase)(watch));
         }
         if !self.refused {
             return Poll::Ready(None);
@@ -148,21 +149,48 @@ impl Reader {
         self.refused = false;
         Poll::Ready(verdict.map(|rejection| Err(rejection.into())))
     }
+}
 
-    fn give_back(&mut self) {
-        if let Some(watch) = self.watch.take() {
-            self.refused = true;
-            self.cell.leave(watch);
+impl<W: Watch + ?Sized> Reader<W> {
+    #[inline]
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // Somebody else may have refused: the future, when the time was up.
+        if self.cell.is_refused() {
+            return apart(self.poll_refused(cx));
+        }
+        let Some(watch) = &mut self.watch else {
+            return Poll::Ready(None);
+        };
+        let polled = watch.as_mut().poll_checked(cx, &self.cell);
+        if polled.is_pending() && self.cell.is_refused() {
+            return apart(self.poll_refused(cx));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.watch {
+            Some(watch) => watch.is_end_stream(),
+            None => !self.refused,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.watch {
+            Some(watch) => watch.size_hint(),
+            None if self.refused => SizeHint::new(),
+            None => SizeHint::with_exact(0),
         }
     }
 }
 
-impl Drop for Reader {
+impl<W: ?Sized> Drop for Reader<W> {
     fn drop(&mut self) {
-        if let Some(watch) = self.watch.take()
-            && !watch.is_end_stream()
-        {
-            self.cell.leave(watch);
+        if let Some(watch) = self.watch.take() {
+            let watch = (self.erase)(watch);
+            if !watch.is_end_stream() {
+                self.cell.leave(watch);
+            }
         }
     }
 }

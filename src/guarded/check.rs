@@ -1,9 +1,13 @@
 //! What a gate plugs in.
 
-use std::{collections::VecDeque, error::Error};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::SizeHint;
 
 use crate::rejection::Rejection;
 
@@ -12,6 +16,13 @@ use crate::rejection::Rejection;
 /// Bytes go on in the order in which they came. What a check keeps back it returns later, and says
 /// in `withheld`, so that the body's length stays exact.
 pub(crate) trait BodyCheck: Send + 'static {
+    /// Judges the next bytes where that can be told at a glance: `true` lets all of them go on as they
+    /// are, `false` asks `data`.
+    fn glance(&mut self, data: &Bytes) -> bool {
+        let _ = data;
+        false
+    }
+
     /// Judges the next bytes. What may go on is pushed to `out`, the last piece returned.
     fn data(&mut self, data: Bytes, out: &mut Released) -> Result<Option<Bytes>, Rejection>;
 
@@ -26,16 +37,32 @@ pub(crate) trait BodyCheck: Send + 'static {
         None
     }
 
-    /// How many bytes are kept back.
-    fn withheld(&self) -> u64 {
-        0
+    /// How many bytes are kept back; `None` where what goes on is not what came, so that its length
+    /// is not known.
+    fn withheld(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    /// Whether there is work that has to be waited for.
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    /// Drives that work. Nothing more goes on, and nothing more is read, while it is pending.
+    fn poll_work(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Released,
+    ) -> Poll<Result<(), Rejection>> {
+        let _ = (cx, out);
+        Poll::Ready(Ok(()))
     }
 }
 
-/// Frames that passed the check and wait for the reader.
+/// What passed the check and waits for the reader.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
-    frames: VecDeque<Frame<Bytes>>,
+    pieces: VecDeque<Bytes>,
     bytes: u64,
 }
 
@@ -43,25 +70,21 @@ impl Released {
     pub(crate) fn push(&mut self, data: Bytes) {
         if !data.is_empty() {
             self.bytes += data.len() as u64;
-            self.frames.push_back(Frame::data(data));
+            self.pieces.push_back(data);
         }
     }
 
-    pub(super) fn push_frame(&mut self, frame: Frame<Bytes>) {
-        self.frames.push_back(frame);
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.pop_front()?;
+        self.bytes -= piece.len() as u64;
+        Some(piece)
     }
 
-    pub(super) fn pop(&mut self) -> Option<Frame<Bytes>> {
-        let frame = self.frames.pop_front()?;
-        self.bytes -= frame.data_ref().map_or(0, |data| data.len() as u64);
-        Some(frame)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// The hint of a body whose rest is `inner`, with `withheld` bytes and these frames before it.
+    /// The hint of a body whose rest is `inner`, with `withheld` bytes and these pieces before it.
     pub(super) fn before(&self, inner: &SizeHint, withheld: u64) -> SizeHint {
         let ahead = self.bytes.saturating_add(withheld);
         let lower = inner.lower().saturating_add(ahead);

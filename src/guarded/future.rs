@@ -17,8 +17,9 @@ use super::{
     body::GuardedBody,
     cell::Cell,
     check::{BodyCheck, BoxError},
+    counter::Counter,
     pace::{Pace, Pacer, Timer},
-    watch::{BoxWatch, Rest, Step, Watched},
+    watch::{BoxWatch, Rest, Watched},
 };
 use crate::{body::RejectionBody, context::Context as GateContext, future::Refusal, head::Head};
 
@@ -42,19 +43,28 @@ where
     A::Error: Into<BoxError>,
     C: BodyCheck,
 {
-    let start = Instant::now();
-    let cell = Arc::new(Cell::new(context, Head::of(&request), terms.hold));
-    let racer = Racer {
-        cell: Arc::clone(&cell),
-        terms,
-        deadline: terms.pace.deadline(start),
-        timer: Timer::default(),
-        reading: None,
-    };
-    let request = request.map(|inner| {
-        let pacer = Pacer::new(terms.pace, start);
-        GuardedBody::watched(Box::pin(Watched::new(inner, check, pacer)), cell)
-    });
+    let (racer, pacer) = Racer::start(Head::of(&request), terms, context);
+    let cell = Arc::clone(&racer.cell);
+    let request = request
+        .map(|inner| GuardedBody::watched(Box::pin(Watched::new(inner, check, pacer)), cell));
+    (request, racer)
+}
+
+/// [`watch`] for a check that only counts: a frame costs next to nothing.
+pub(crate) fn count<A>(
+    request: Request<A>,
+    counter: Counter,
+    terms: Terms,
+    context: &GateContext,
+) -> (Request<GuardedBody<A>>, Racer)
+where
+    A: Body<Data = Bytes> + Send + 'static,
+    A::Error: Into<BoxError>,
+{
+    let (racer, pacer) = Racer::start(Head::of(&request), terms, context);
+    let cell = Arc::clone(&racer.cell);
+    let request =
+        request.map(|inner| GuardedBody::counted(Watched::new(inner, counter, pacer), cell));
     (request, racer)
 }
 
@@ -192,6 +202,18 @@ pub(crate) struct Racer {
 }
 
 impl Racer {
+    fn start(head: Head<'_>, terms: Terms, context: &GateContext) -> (Self, Pacer) {
+        let start = Instant::now();
+        let racer = Self {
+            cell: Arc::new(Cell::new(context, head, terms.hold)),
+            terms,
+            deadline: terms.pace.deadline(start),
+            timer: Timer::default(),
+            reading: None,
+        };
+        (racer, Pacer::new(terms.pace, start))
+    }
+
     /// Whether `response` waits for the body's end.
     fn holds<B>(&self, response: &Response<B>) -> bool {
         let status = response.status();
@@ -208,16 +230,10 @@ impl Racer {
             self.reading = self.cell.take_leftover();
         }
         while let Some(watch) = &mut self.reading {
-            match watch.as_mut().poll_checked(cx) {
-                Poll::Ready(Step::Frame { last: false, .. }) => {}
-                Poll::Ready(Step::Refused(rejection)) => {
-                    self.cell.refuse(rejection);
-                    return false;
-                }
-                Poll::Ready(Step::Frame { .. } | Step::End | Step::Failed(_)) => {
-                    self.reading = None;
-                    self.cell.end();
-                }
+            match watch.as_mut().poll_checked(cx, &self.cell) {
+                Poll::Ready(Some(Ok(_))) if !self.cell.has_ended() => {}
+                Poll::Ready(_) => self.reading = None,
+                Poll::Pending if self.cell.is_refused() => return false,
                 Poll::Pending => break,
             }
         }

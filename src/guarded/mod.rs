@@ -34,6 +34,7 @@
 mod body;
 mod cell;
 mod check;
+mod counter;
 mod future;
 mod pace;
 mod watch;
@@ -42,6 +43,7 @@ pub use self::{body::GuardedBody, future::GuardedFuture};
 #[allow(unused_imports, reason = "a stack watches bodies too")]
 pub(crate) use self::{
     check::{BodyCheck, BoxError, Released},
-    future::{Racer, Terms, watch},
-    pace::Pace,
+    counter::Counter,
+    future::{Racer, Terms, count, watch},
+    pace::{Pace, Timer},
 };

@@ -329,24 +329,19 @@ impl Route {
             BodyRule::Limited(_) if request.body().is_end_stream() => {
                 Ok((request.map(GuardedBody::open), None))
             }
+            // The size that the head states was judged with the head.
             BodyRule::Limited(limit) => {
-                let hint = request.body().size_hint();
-                match limit.decide(Head::of(&request), &hint) {
-                    Ok(counter) => {
-                        let (request, racer) =
-                            guarded::watch(request, counter, limit.terms(), &self.context);
-                        Ok((request, Some(racer)))
-                    }
-                    Err(rejection) => Err((request, rejection)),
-                }
+                let (request, racer) =
+                    guarded::watch(request, limit.counter(), limit.terms(), &self.context);
+                Ok((request, Some(racer)))
             }
             #[cfg(feature = "upload")]
             BodyRule::Upload(uploads) => {
                 let hint = request.body().size_hint();
                 match uploads.decide(Head::of(&request), &hint) {
-                    Ok(Some((check, upload))) => {
+                    Ok(Some(upload)) => {
                         let mut request = request;
-                        request.extensions_mut().insert(upload);
+                        let check = upload.apply(&mut request);
                         let terms = uploads.terms(true);
                         let (request, racer) = guarded::watch(request, check, terms, &self.context);
                         Ok((request, Some(racer)))

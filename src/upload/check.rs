@@ -1,10 +1,13 @@
 //! The decision on a request's head, and the check of its body.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    Method,
+    HeaderValue, Method, Request,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE},
 };
 use http_body::SizeHint;
@@ -15,12 +18,14 @@ use super::{
     handle::{CheckedUpload, Ledger},
     judge::{NewFile, PartJudge},
     policy::UploadPolicy,
+    spool::{Spool, Spooled},
     walk::{Judge as _, Walk},
 };
 use crate::{
     guarded::{BodyCheck, Pace, Released, Terms},
     head::Head,
     rejection::{Rejection, WireForm},
+    secret::random,
 };
 
 /// The mechanism of the gate: a policy that decides on heads.
@@ -36,14 +41,13 @@ impl Uploads {
         }
     }
 
-    /// `None` where there is no upload to check; else the check for the body and the handle for the
-    /// request's extensions.
+    /// `None` where there is no upload to check; else what the request is admitted with.
     pub(crate) fn decide(
         &self,
         head: Head<'_>,
         hint: &SizeHint,
-    ) -> Result<Option<(UploadCheck, CheckedUpload)>, Rejection> {
-        Ok(self.check(head, hint)?)
+    ) -> Result<Option<AdmittedUpload>, Rejection> {
+        Ok(self.admit(head, hint)?)
     }
 
     /// How the body is watched; `hold`: whether a success waits for the verdict.
@@ -58,11 +62,7 @@ impl Uploads {
         }
     }
 
-    fn check(
-        &self,
-        head: Head<'_>,
-        hint: &SizeHint,
-    ) -> Result<Option<(UploadCheck, CheckedUpload)>, Fault> {
+    fn admit(&self, head: Head<'_>, hint: &SizeHint) -> Result<Option<AdmittedUpload>, Fault> {
         let empty = hint.exact() == Some(0);
         let tunnel =
             *head.method == Method::CONNECT || (empty && head.headers.contains_key(UPGRADE));
@@ -78,12 +78,20 @@ impl Uploads {
             };
         };
         let policy = &self.policy;
-        let envelope = Envelope::parse(value.as_bytes(), policy.max_boundary)?;
-        let (ledger, upload) = Ledger::new();
+        let envelope = Envelope::parse(value.as_bytes(), policy.max_boundary, policy.compat)?;
+        let (ledger, handle) = Ledger::new();
         let mut judge = PartJudge::new(Arc::clone(policy), ledger);
+        let mut content_type = None;
         let form = match envelope {
             Envelope::Form { boundary } => {
-                Form::Multipart(Walk::new(boundary, WINDOW, policy.max_part_head))
+                let mut walk = Walk::new(boundary, WINDOW, policy.max_part_head);
+                if policy.compat {
+                    let boundary = fresh_boundary();
+                    let value = format!("multipart/form-data; boundary={boundary}");
+                    content_type = HeaderValue::from_str(&value).ok();
+                    walk = walk.rewriting(&boundary);
+                }
+                Form::Multipart(walk)
             }
             Envelope::Other(_) if empty => return Ok(None),
             Envelope::Other(declared) => {
@@ -97,8 +105,7 @@ impl Uploads {
                 Form::Raw(BytesMut::new())
             }
         };
-        let identity =
-            |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+        let identity = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
         if !head.headers.get_all(CONTENT_ENCODING).iter().all(identity) {
             return Err(Fault::Encoded);
         }
@@ -117,12 +124,43 @@ impl Uploads {
         if empty {
             return Err(Fault::Incomplete);
         }
-        let check = UploadCheck {
-            left: limit,
-            form,
-            judge,
-        };
-        Ok(Some((check, upload)))
+        Ok(Some(AdmittedUpload {
+            check: UploadCheck {
+                left: limit,
+                form,
+                judge,
+                spooled: policy.spool.as_ref().map(Spool::begin),
+                ended: false,
+            },
+            handle,
+            content_type,
+        }))
+    }
+}
+
+/// 128 random bits: no body holds it by accident or by design.
+fn fresh_boundary() -> String {
+    format!("portcullis-{:032x}", u128::from_be_bytes(random()))
+}
+
+/// What a request with an upload is admitted with.
+#[derive(Debug)]
+pub(crate) struct AdmittedUpload {
+    check: UploadCheck,
+    handle: CheckedUpload,
+    /// The new `Content-Type` of a body that is written anew.
+    content_type: Option<HeaderValue>,
+}
+
+impl AdmittedUpload {
+    /// Leaves with the request what belongs to it, and returns the check for its body.
+    pub(crate) fn apply<A>(self, request: &mut Request<A>) -> UploadCheck {
+        request.extensions_mut().insert(self.handle);
+        if let Some(content_type) = self.content_type {
+            request.headers_mut().insert(CONTENT_TYPE, content_type);
+            request.headers_mut().remove(CONTENT_LENGTH);
+        }
+        self.check
     }
 }
 
@@ -132,6 +170,9 @@ pub(crate) struct UploadCheck {
     left: u64,
     form: Form,
     judge: PartJudge,
+    spooled: Option<Spooled>,
+    /// The whole body was seen and is well-formed, and waits for its scans.
+    ended: bool,
 }
 
 // It lives in the check's one allocation.
@@ -192,31 +233,83 @@ impl UploadCheck {
             }
             Form::Raw(_) => Bytes::new(),
         };
-        self.judge.accept();
+        self.ended = true;
+        self.accept();
         Ok(last)
+    }
+
+    /// Accepts a body that was seen to its end, unless a scan is under way.
+    fn accept(&mut self) {
+        if self.ended && !self.judge.is_scanning() {
+            self.ended = false;
+            self.judge.accept();
+            if let Some(spooled) = &mut self.spooled {
+                spooled.replay();
+            }
+        }
+    }
+
+    /// Puts what may go on where it waits for the verdict on all, where there is such a place.
+    fn keep(&mut self, piece: Option<Bytes>, out: &mut Released) -> Result<Option<Bytes>, Fault> {
+        let Some(spooled) = &mut self.spooled else {
+            return Ok(piece);
+        };
+        while let Some(piece) = out.pop() {
+            spooled.push(piece)?;
+        }
+        spooled.push(piece.unwrap_or_default())?;
+        Ok(None)
+    }
+
+    fn work(&mut self, cx: &mut Context<'_>, out: &mut Released) -> Poll<Result<(), Fault>> {
+        ready!(self.judge.scans().poll(cx))?;
+        self.accept();
+        match &mut self.spooled {
+            Some(spooled) => spooled.poll(cx, out),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
 impl BodyCheck for UploadCheck {
     fn data(&mut self, data: Bytes, out: &mut Released) -> Result<Option<Bytes>, Rejection> {
-        Ok(self.feed(data, out)?)
+        let piece = self.feed(data, out)?;
+        Ok(self.keep(piece, out)?)
     }
 
-    fn end(&mut self, _: &mut Released) -> Result<Option<Bytes>, Rejection> {
-        Ok(Some(self.finish()?))
+    fn end(&mut self, out: &mut Released) -> Result<Option<Bytes>, Rejection> {
+        let last = self.finish()?;
+        Ok(self.keep(Some(last), out)?)
     }
 
     fn cut(&mut self) -> Option<Rejection> {
         Some(Fault::Incomplete.into())
     }
 
-    fn withheld(&self) -> u64 {
-        let bytes = match &self.form {
-            Form::Multipart(walk) => walk.withheld(),
-            Form::Raw(hold) => hold.len(),
-            Form::RawOpen(last) => last.len(),
+    fn withheld(&self) -> Option<u64> {
+        let (held, rewritten) = match &self.form {
+            Form::Multipart(walk) => (walk.withheld(), walk.is_rewriting()),
+            Form::Raw(hold) => (hold.len(), false),
+            Form::RawOpen(last) => (last.len(), false),
         };
-        bytes as u64
+        let spooled = self.spooled.as_ref().map_or(0, Spooled::len);
+        (!rewritten).then_some(held as u64 + spooled)
+    }
+
+    fn has_work(&self) -> bool {
+        let kept = self
+            .spooled
+            .as_ref()
+            .is_some_and(|spooled| spooled.len() > 0);
+        kept || self.judge.is_scanning()
+    }
+
+    fn poll_work(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Released,
+    ) -> Poll<Result<(), Rejection>> {
+        self.work(cx, out).map_err(Rejection::from)
     }
 }
 

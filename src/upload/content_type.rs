@@ -12,13 +12,17 @@ pub(super) enum Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    pub(super) fn parse(value: &'a [u8], max_boundary: usize) -> Result<Self, Fault> {
+    pub(super) fn parse(value: &'a [u8], max_boundary: usize, compat: bool) -> Result<Self, Fault> {
         let value = std::str::from_utf8(value).map_err(|_| Fault::ContentType)?;
         let (essence, parameters) = split_essence(value).ok_or(Fault::ContentType)?;
         if !essence.eq_ignore_ascii_case("multipart/form-data") {
             return Ok(Self::Other(essence.to_ascii_lowercase()));
         }
-        let boundary = boundary(parameters).ok_or(Fault::ContentType)?;
+        let boundary = match compat {
+            true => boundary_among(parameters),
+            false => boundary(parameters),
+        };
+        let boundary = boundary.ok_or(Fault::ContentType)?;
         if boundary.len() > max_boundary {
             return Err(Fault::ContentType);
         }
@@ -44,6 +48,25 @@ fn boundary(parameters: &str) -> Option<&str> {
         _ => false,
     };
     (!boundary.is_empty() && boundary.bytes().all(accepted)).then_some(boundary)
+}
+
+/// The one boundary among other parameters, for a body that is written anew.
+fn boundary_among(mut parameters: &str) -> Option<&str> {
+    let mut boundary = None;
+    while !parameters.is_empty() {
+        let (name, value, rest) = parameter(parameters)?;
+        // An extended parameter is a second way to say it.
+        if name.len() >= 8 && name[..8].eq_ignore_ascii_case("boundary") {
+            if name.len() > 8 || boundary.is_some() {
+                return None;
+            }
+            boundary = Some(value);
+        }
+        parameters = rest.trim_start_matches([' ', '\t']);
+    }
+    let printable = |byte: u8| matches!(byte, b' '..=b'~');
+    boundary
+        .filter(|value| !value.is_empty() && !value.ends_with(' ') && value.bytes().all(printable))
 }
 
 /// The media type of a part: its type in lower case. Parameters are well-formed; a charset is one
@@ -124,12 +147,12 @@ mod tests {
             ),
             ("multipart/form-data; boundary=\"a/b:c\"", "a/b:c"),
         ] {
-            let envelope = Envelope::parse(value.as_bytes(), 70);
+            let envelope = Envelope::parse(value.as_bytes(), 70, false);
             assert_eq!(envelope, Ok(Envelope::Form { boundary }), "{value}");
         }
-        let json = Envelope::parse(b"Application/JSON; charset=utf-8", 70);
+        let json = Envelope::parse(b"Application/JSON; charset=utf-8", 70, false);
         assert_eq!(json, Ok(Envelope::Other("application/json".into())));
-        let other = Envelope::parse(b"multipart/form-data-x; boundary=B", 70);
+        let other = Envelope::parse(b"multipart/form-data-x; boundary=B", 70, false);
         assert_eq!(other, Ok(Envelope::Other("multipart/form-data-x".into())));
     }
 
@@ -163,13 +186,13 @@ mod tests {
             "multipart; boundary=A",
             "",
         ] {
-            let envelope = Envelope::parse(value.as_bytes(), 70);
+            let envelope = Envelope::parse(value.as_bytes(), 70, false);
             assert_eq!(envelope, Err(Fault::ContentType), "{value}");
         }
-        assert!(Envelope::parse(b"multipart/form-data; boundary=\xff", 70).is_err());
+        assert!(Envelope::parse(b"multipart/form-data; boundary=\xff", 70, false).is_err());
         let long = format!("multipart/form-data; boundary={}", "a".repeat(71));
-        assert!(Envelope::parse(long.as_bytes(), 70).is_err());
-        assert!(Envelope::parse(&long.as_bytes()[..long.len() - 1], 70).is_ok());
+        assert!(Envelope::parse(long.as_bytes(), 70, false).is_err());
+        assert!(Envelope::parse(&long.as_bytes()[..long.len() - 1], 70, false).is_ok());
     }
 
     #[test]

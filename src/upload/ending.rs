@@ -1,6 +1,6 @@
 //! Where a file ends, by its own structure: what stands behind the end is another file in disguise.
 
-use super::fault::Fault;
+use super::{fault::Fault, ooxml::Package, parasite::Parasites};
 
 /// Follows one file while it streams. Structure that cannot be followed is told at the file's end,
 /// so that a limit on its size is answered first.
@@ -8,6 +8,7 @@ use super::fault::Fault;
 pub(super) struct Ending {
     format: Format,
     broken: bool,
+    parasites: Option<Parasites>,
 }
 
 #[derive(Debug)]
@@ -19,6 +20,7 @@ enum Format {
     Riff(Riff),
     Pdf(Tail),
     Text(Text),
+    Package(Box<Package>),
 }
 
 /// The structure ends here and more data follows, or it makes no sense.
@@ -34,31 +36,51 @@ impl Ending {
     }
 
     pub(super) fn png() -> Self {
-        Self::of(Format::Png(Png::default()))
+        Self::of(Format::Png(Png::default())).with(Parasites::in_picture())
     }
 
     pub(super) fn jpeg() -> Self {
-        Self::of(Format::Jpeg(Jpeg::default()))
+        Self::of(Format::Jpeg(Jpeg::default())).with(Parasites::in_picture())
     }
 
     pub(super) fn gif() -> Self {
-        Self::of(Format::Gif(Gif::default()))
+        Self::of(Format::Gif(Gif::default())).with(Parasites::in_picture())
     }
 
     pub(super) fn riff() -> Self {
-        Self::of(Format::Riff(Riff::default()))
+        Self::of(Format::Riff(Riff::default())).with(Parasites::in_picture())
     }
 
     pub(super) fn pdf() -> Self {
-        Self::of(Format::Pdf(Tail::default()))
+        Self::of(Format::Pdf(Tail::default())).with(Parasites::in_document())
     }
 
     pub(super) fn text() -> Self {
         Self::of(Format::Text(Text::default()))
     }
 
+    pub(super) fn docx() -> Self {
+        Self::package("wordprocessingml.document.main+xml")
+    }
+
+    pub(super) fn xlsx() -> Self {
+        Self::package("spreadsheetml.sheet.main+xml")
+    }
+
+    pub(super) fn pptx() -> Self {
+        Self::package("presentationml.presentation.main+xml")
+    }
+
     /// The next bytes of the file.
     pub(super) fn feed(&mut self, data: &[u8]) -> Result<(), Fault> {
+        self.follow(data)?;
+        match &mut self.parasites {
+            Some(parasites) => parasites.feed(data),
+            None => Ok(()),
+        }
+    }
+
+    fn follow(&mut self, data: &[u8]) -> Result<(), Fault> {
         if self.broken {
             return Ok(());
         }
@@ -73,6 +95,7 @@ impl Ending {
                 Ok(())
             }
             Format::Text(text) => return text.feed(data),
+            Format::Package(package) => return package.feed(data),
         };
         match followed {
             Ok(()) => Ok(()),
@@ -92,13 +115,27 @@ impl Ending {
             Format::Jpeg(jpeg) => jpeg.state == JpegState::End,
             Format::Gif(gif) => gif.state == GifState::End,
             Format::Riff(riff) => riff.left == Some(0) || riff.left == Some(riff.padding),
-            Format::Pdf(tail) => return tail.finish(),
+            Format::Pdf(tail) => {
+                tail.finish()?;
+                true
+            }
             Format::Text(text) => text.cut.is_empty(),
+            Format::Package(package) => return package.finish(),
         };
-        if whole && !self.broken {
-            Ok(())
-        } else {
-            Err(Fault::Content)
+        if !whole || self.broken {
+            return Err(Fault::Content);
+        }
+        self.parasites.as_ref().map_or(Ok(()), Parasites::finish)
+    }
+
+    fn package(main: &'static str) -> Self {
+        Self::of(Format::Package(Box::new(Package::new(main))))
+    }
+
+    fn with(self, parasites: Parasites) -> Self {
+        Self {
+            parasites: Some(parasites),
+            ..self
         }
     }
 
@@ -106,6 +143,7 @@ impl Ending {
         Self {
             format,
             broken: false,
+            parasites: None,
         }
     }
 }

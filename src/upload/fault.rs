@@ -1,5 +1,7 @@
 //! Every reason for which an upload is refused.
 
+use std::time::Duration;
+
 use crate::{
     event::EventKind,
     rejection::{Rejection, RejectionKind},
@@ -18,9 +20,11 @@ macro_rules! faults {
                 let (kind, reason, detail) = match fault {
                     $(Fault::$variant => (RejectionKind::$kind, $reason, $detail),)*
                 };
-                Self::new(kind, GATE, reason)
-                    .with_detail(detail)
-                    .with_event(EventKind::UploadValidation)
+                let rejection = Self::new(kind, GATE, reason).with_detail(detail);
+                match kind {
+                    RejectionKind::Unavailable => rejection.with_retry_after(RETRY),
+                    _ => rejection.with_event(EventKind::UploadValidation),
+                }
             }
         }
     };
@@ -70,6 +74,15 @@ faults! {
     TrailingData = Unprocessable, "trailing_data", "Data stands behind the end of a file.";
     /// Text that a browser or an interpreter might run.
     ActiveText = Unprocessable, "active_content", "A text holds active content.";
+    /// A second file in a file.
+    Stacked = Unprocessable, "stacked_types", "A file is of two types at once.";
+    Macros = Unprocessable, "macros", "A document holds macros.";
+    Infected = Unprocessable, "malware_found", "A file was refused by a scanner.";
+    ScanSize = PayloadTooLarge, "too_large_to_scan", "A file is too large to be scanned.";
+    ScannerAway = Unavailable, "scanner_unavailable", "Files cannot be scanned at the moment.";
+    SpoolFull = Unavailable, "spool_full", "There is no room for the upload at the moment.";
+    SpoolFailed = Unavailable, "spool_failed", "The upload cannot be kept at the moment.";
 }
 
 pub(super) const GATE: &str = "upload";
+const RETRY: Duration = Duration::from_secs(10);

@@ -81,7 +81,7 @@ fn has_program_inside(name: &str) -> bool {
 }
 
 /// One round of percent-decoding; `None` where there is nothing to decode.
-fn percent_decoded(name: &str) -> Option<Result<String, Fault>> {
+pub(super) fn percent_decoded(name: &str) -> Option<Result<String, Fault>> {
     let bytes = name.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

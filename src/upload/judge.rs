@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
     ending::Ending,
     fault::Fault,
@@ -9,6 +11,7 @@ use super::{
     handle::{CheckedFile, Ledger},
     part::PartHead,
     policy::{AllowedType, UploadPolicy},
+    scan::Scans,
     walk::Judge,
 };
 
@@ -20,6 +23,7 @@ pub(super) struct PartJudge {
     parts: usize,
     files: usize,
     current: Current,
+    scans: Scans,
 }
 
 /// The part that is being read.
@@ -52,6 +56,7 @@ pub(super) struct NewFile {
 impl PartJudge {
     pub(super) fn new(policy: Arc<UploadPolicy>, ledger: Ledger) -> Self {
         Self {
+            scans: Scans::new(policy.scanner.clone(), policy.scan_timeout),
             policy,
             ledger,
             parts: 0,
@@ -68,6 +73,15 @@ impl PartJudge {
         }
         self.current = Current::New(file);
         Ok(())
+    }
+
+    /// The scans that are under way.
+    pub(super) fn scans(&mut self) -> &mut Scans {
+        &mut self.scans
+    }
+
+    pub(super) fn is_scanning(&self) -> bool {
+        !self.scans.is_idle()
     }
 
     /// All parts were accepted.
@@ -172,6 +186,7 @@ impl Judge for PartJudge {
                 bytes: 0,
                 complete: false,
             });
+            self.scans.begin();
             self.current = Current::File {
                 left: self.policy.max_file,
                 ending,
@@ -180,7 +195,7 @@ impl Judge for PartJudge {
         Ok(())
     }
 
-    fn data(&mut self, data: &[u8]) -> Result<(), Fault> {
+    fn data(&mut self, data: &Bytes) -> Result<(), Fault> {
         let bytes = data.len() as u64;
         match &mut self.current {
             Current::Field { left, over } => {
@@ -189,6 +204,7 @@ impl Judge for PartJudge {
             Current::File { left, ending } => {
                 *left = left.checked_sub(bytes).ok_or(Fault::FileSize)?;
                 ending.feed(data)?;
+                self.scans.feed(data);
             }
             Current::None | Current::New(_) => {}
         }
@@ -198,6 +214,7 @@ impl Judge for PartJudge {
     fn part_end(&mut self) -> Result<(), Fault> {
         if let Current::File { left, ending } = &self.current {
             ending.finish()?;
+            self.scans.end();
             self.ledger.complete(self.policy.max_file - left);
         }
         self.current = Current::None;

@@ -144,9 +144,13 @@ fn is_pdf(head: &[u8]) -> bool {
     head.starts_with(b"%PDF-")
 }
 
-/// A zip that is a zip and not what is made of one.
 fn is_zip(head: &[u8]) -> bool {
     archive::is_zip(head)
+}
+
+/// The beginning of a zip's first entry; the rest is told at the end.
+fn is_package(head: &[u8]) -> bool {
+    head.starts_with(b"PK\x03\x04")
 }
 
 fn is_wav(head: &[u8]) -> bool {
@@ -185,6 +189,9 @@ const KNOWN: &[Known] = &[
     known("image/x-icon", &["image/vnd.microsoft.icon"], &["ico"], is_ico, Ending::none),
     known("application/pdf", &["application/x-pdf"], &["pdf"], is_pdf, Ending::pdf),
     known("application/zip", &["application/x-zip-compressed", "application/x-zip"], &["zip"], is_zip, Ending::none),
+    known("application/vnd.openxmlformats-officedocument.wordprocessingml.document", &[], &["docx"], is_package, Ending::docx),
+    known("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", &[], &["xlsx"], is_package, Ending::xlsx),
+    known("application/vnd.openxmlformats-officedocument.presentationml.presentation", &[], &["pptx"], is_package, Ending::pptx),
     known("application/gzip", &["application/x-gzip"], &["gz", "tgz"], archive::is_gz, Ending::none),
     known("application/x-bzip2", &["application/bzip2"], &["bz2"], archive::is_bz2, Ending::none),
     known("application/x-xz", &[], &["xz"], archive::is_xz, Ending::none),

@@ -10,7 +10,8 @@
 //! 3. The declared type of a file, or without one the type of its content, is allowed: else 415.
 //!    A body that is no form is 415 too, and an encoded one.
 //! 4. Content, declared type and extension agree, the name is safe, nothing stands behind the end of
-//!    a PNG, JPEG, GIF, WebP or PDF, and text holds nothing that a browser runs: else 422.
+//!    a PNG, JPEG, GIF, WebP, PDF or office document, no second file hides in one, no document holds
+//!    macros or is a template, and text holds nothing that a browser runs: else 422.
 //! 5. The body keeps moving: else 408.
 //!
 //! The head and the first 4 KiB of a file are kept back until its name and type are accepted; the
@@ -77,17 +78,22 @@ mod handle;
 mod judge;
 mod layer;
 mod media;
+mod ooxml;
+mod parasite;
 mod part;
 mod policy;
+pub mod scan;
 mod service;
+mod spool;
 mod walk;
 
 #[allow(unused_imports)]
-pub(crate) use self::check::{UploadCheck, Uploads};
+pub(crate) use self::check::{AdmittedUpload, UploadCheck, Uploads};
 pub use self::{
     handle::{CheckedFile, CheckedUpload, NotAccepted},
     layer::UploadLayer,
     media::{Signatures, TypeDetector, TypeTest},
     policy::{KIB, MIB, UploadPolicy},
     service::Upload,
+    spool::Spool,
 };

@@ -1,5 +1,7 @@
 //! The head of a part.
 
+use bytes::BytesMut;
+
 use super::{
     content_type::{is_token, part_type},
     fault::Fault,
@@ -49,6 +51,113 @@ impl PartHead {
         Ok(head)
     }
 
+    /// Reads what more clients send. What it reads is only ever written anew, by `write`.
+    pub(super) fn parse_compat(block: &[u8]) -> Result<Self, Fault> {
+        let block = std::str::from_utf8(block).map_err(|_| Fault::PartHead)?;
+        let lines = block
+            .strip_suffix("\r\n")
+            .ok_or(Fault::PartHead)?
+            .split("\r\n");
+        let mut disposition = None;
+        let mut media_type = None;
+        let mut encoded = false;
+        for line in lines {
+            let (name, value) = line.split_once(':').ok_or(Fault::PartHead)?;
+            let value = value.trim_matches([' ', '\t']);
+            if !is_token(name) || value.chars().any(|c| c.is_control() && c != '\t') {
+                return Err(Fault::PartHead);
+            }
+            if name.eq_ignore_ascii_case("content-disposition") {
+                let first = disposition
+                    .replace(Self::parse_parameters(value)?)
+                    .is_none();
+                first.then_some(()).ok_or(Fault::PartHead)?;
+            } else if name.eq_ignore_ascii_case("content-type") {
+                let first = media_type.replace(part_type(value)?).is_none();
+                first.then_some(()).ok_or(Fault::PartHead)?;
+            } else if name.eq_ignore_ascii_case("content-transfer-encoding") {
+                let plain = ["7bit", "8bit", "binary"];
+                if encoded || !plain.iter().any(|plain| value.eq_ignore_ascii_case(plain)) {
+                    return Err(Fault::PartEncoding);
+                }
+                encoded = true;
+            }
+        }
+        let head = Self {
+            media_type,
+            ..disposition.ok_or(Fault::PartHead)?
+        };
+        // What is written has to be read as it was meant by the strictest reader.
+        let mut written = BytesMut::new();
+        head.write(&mut written);
+        match Self::parse(written.get(..written.len() - 2).unwrap_or_default()) {
+            Ok(read) if read == head => Ok(head),
+            _ => Err(Fault::Disposition),
+        }
+    }
+
+    /// `form-data` and its parameters, quoted or not, in any case and order.
+    fn parse_parameters(value: &str) -> Result<Self, Fault> {
+        let end = value.find(';').unwrap_or(value.len());
+        let (kind, mut rest) = value.split_at(end);
+        if !kind.trim_end().eq_ignore_ascii_case("form-data") {
+            return Err(Fault::Disposition);
+        }
+        let (mut name, mut file_name, mut extended) = (None, None, None);
+        while let Some(text) = rest.strip_prefix(';') {
+            let text = text.trim_start_matches([' ', '\t']);
+            if text.is_empty() {
+                break;
+            }
+            let (key, text) = text.split_once('=').ok_or(Fault::Disposition)?;
+            let (value, text) = parameter_value(text.trim_start_matches([' ', '\t']))?;
+            rest = text.trim_start_matches([' ', '\t']);
+            let slot = match key
+                .trim_end_matches([' ', '\t'])
+                .to_ascii_lowercase()
+                .as_str()
+            {
+                "name" => &mut name,
+                "filename" => &mut file_name,
+                "filename*" => &mut extended,
+                // Continuations and an extended name: nobody's, or a trick.
+                _ => return Err(Fault::Disposition),
+            };
+            if slot.replace(value).is_some() {
+                return Err(Fault::Disposition);
+            }
+        }
+        if !rest.trim_matches([' ', '\t', ';']).is_empty() {
+            return Err(Fault::Disposition);
+        }
+        let file_name = match extended {
+            Some(extended) => Some(extended_value(&extended)?),
+            None => file_name,
+        };
+        Ok(Self {
+            name: escaped(&name.ok_or(Fault::Disposition)?),
+            file_name: file_name.map(|name| escaped(&name)),
+            media_type: None,
+        })
+    }
+
+    /// Writes the head in the strict form, with the empty line after it.
+    pub(super) fn write(&self, out: &mut BytesMut) {
+        out.extend_from_slice(b"Content-Disposition: form-data; name=\"");
+        out.extend_from_slice(self.name.as_bytes());
+        out.extend_from_slice(b"\"");
+        if let Some(file_name) = &self.file_name {
+            out.extend_from_slice(b"; filename=\"");
+            out.extend_from_slice(file_name.as_bytes());
+            out.extend_from_slice(b"\"");
+        }
+        if let Some(media_type) = &self.media_type {
+            out.extend_from_slice(b"\r\nContent-Type: ");
+            out.extend_from_slice(media_type.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+
     /// `form-data; name="…"`, and `; filename="…"` after it.
     fn parse_disposition(value: &str) -> Result<Self, Fault> {
         let rest = value
@@ -92,6 +201,53 @@ fn quoted(text: &str) -> Result<(&str, &str), Fault> {
         return Err(Fault::Disposition);
     }
     Ok((inside, rest))
+}
+
+/// A token, or a quoted string with its escapes undone, and what follows.
+fn parameter_value(text: &str) -> Result<(String, &str), Fault> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([';', ' ', '\t']).unwrap_or(text.len());
+        let (value, rest) = text.split_at(end);
+        let plain = !value.is_empty() && !value.contains(['"', '\\', '=', ',']);
+        return plain
+            .then(|| (value.to_owned(), rest))
+            .ok_or(Fault::Disposition);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Ok((value, &quoted[at + 1..])),
+            // Only what has to be escaped is: a path of Windows is not.
+            '\\' if quoted[at + 1..].starts_with(['"', '\\']) => {
+                value.extend(characters.next().map(|(_, escaped)| escaped));
+            }
+            other => value.push(other),
+        }
+    }
+    Err(Fault::Disposition)
+}
+
+/// The value of an extended parameter (RFC 8187) in UTF-8.
+fn extended_value(text: &str) -> Result<String, Fault> {
+    let mut parts = text.splitn(3, '\'');
+    let charset = parts.next().unwrap_or_default();
+    let value = parts.nth(1).ok_or(Fault::Disposition)?;
+    if !charset.eq_ignore_ascii_case("utf-8") {
+        return Err(Fault::PartEncoding);
+    }
+    match super::file_name::percent_decoded(value) {
+        Some(decoded) => decoded,
+        None => Ok(value.to_owned()),
+    }
+}
+
+/// A value as browsers write it between quotes.
+fn escaped(value: &str) -> String {
+    value
+        .replace('"', "%22")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
 }
 
 /// Whether `word` begins in here where a reader that does not heed quotes looks for a parameter.

@@ -6,6 +6,8 @@ use super::{
     ending::Ending,
     file_name::PROGRAMS,
     media::{Known, Signatures, TypeDetector, TypeTest},
+    scan::{AnyScanner, Scanner},
+    spool::Spool,
 };
 use crate::error::ConfigError;
 
@@ -29,6 +31,7 @@ pub const MIB: u64 = 1_024 * KIB;
 /// | [`max_boundary`](Self::max_boundary) | 70 bytes | 400 |
 /// | [`idle`](Self::idle) | 20 s | 408 |
 /// | [`deadline`](Self::deadline) | 10 minutes | 408 |
+/// | [`scan_timeout`](Self::scan_timeout) | 10 s | 503 |
 ///
 /// ```
 /// use portcullis::upload::{MIB, UploadPolicy};
@@ -56,6 +59,10 @@ pub struct UploadPolicy {
     pub(super) max_boundary: usize,
     pub(super) idle: Duration,
     pub(super) deadline: Duration,
+    pub(super) scanner: Option<AnyScanner>,
+    pub(super) scan_timeout: Duration,
+    pub(super) spool: Option<Spool>,
+    pub(super) compat: bool,
 }
 
 /// One allowed type.
@@ -241,6 +248,49 @@ impl UploadPolicy {
         Self { deadline, ..self }
     }
 
+    /// Feeds every file to `scanner` and waits for its verdict at the file's end. See
+    /// [`scan`](super::scan) for what is answered.
+    pub fn scan_with(self, scanner: impl Scanner) -> Self {
+        Self {
+            scanner: Some(AnyScanner::new(scanner)),
+            ..self
+        }
+    }
+
+    /// The longest wait for the scanner to take what it is fed, or to judge; 10 s where it is not
+    /// set. 503 after it.
+    pub fn scan_timeout(self, patience: Duration) -> Self {
+        Self {
+            scan_timeout: patience,
+            ..self
+        }
+    }
+
+    /// Holds the whole body until its verdict, so that nothing of a refused one reaches the handler.
+    pub fn spool(self, spool: Spool) -> Self {
+        Self {
+            spool: Some(spool),
+            ..self
+        }
+    }
+
+    /// Takes what more clients send, and hands the handler a body in the one strict form.
+    ///
+    /// Taken too: part headers in any order and others beside the two (dropped), parameters in any
+    /// case, unquoted, escaped or extended (`filename*`), white space after a boundary, an empty line
+    /// before the first, parameters beside the boundary. Still refused is what has no one meaning:
+    /// the same parameter twice, two of a header, LF alone, transfer encodings, other charsets.
+    ///
+    /// Since the handler's reader sees what the gate writes, and not what the client sent, they
+    /// cannot disagree. The request's `Content-Type` gets the new boundary, and its
+    /// `Content-Length` is removed.
+    pub fn compat(self) -> Self {
+        Self {
+            compat: true,
+            ..self
+        }
+    }
+
     pub(super) fn body_limit(&self) -> u64 {
         self.max_body.unwrap_or_else(|| {
             let files = u64::try_from(self.max_files).unwrap_or(u64::MAX);
@@ -269,6 +319,10 @@ impl UploadPolicy {
             max_boundary: 70,
             idle: Duration::from_secs(20),
             deadline: Duration::from_secs(600),
+            scanner: None,
+            scan_timeout: Duration::from_secs(10),
+            spool: None,
+            compat: false,
         }
     }
 }

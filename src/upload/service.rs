@@ -67,8 +67,8 @@ where
             false => Ok(None),
         };
         match decided {
-            Ok(Some((check, upload))) => {
-                request.extensions_mut().insert(upload);
+            Ok(Some(upload)) => {
+                let check = upload.apply(&mut request);
                 let terms = uploads.terms(*hold);
                 let (request, racer) = guarded::watch(request, check, terms, context);
                 GuardedFuture::watched(self.inner.call(request), racer)

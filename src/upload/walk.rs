@@ -24,7 +24,7 @@ pub(super) trait Judge {
     fn head(&mut self, head: &[u8], whole: bool) -> Result<(), Fault>;
 
     /// Data of a part. Bytes that `head` saw come here as well, after it.
-    fn data(&mut self, data: &[u8]) -> Result<(), Fault>;
+    fn data(&mut self, data: &Bytes) -> Result<(), Fault>;
 
     /// The part has ended; its closing boundary is kept back until this returns.
     fn part_end(&mut self) -> Result<(), Fault>;
@@ -39,6 +39,10 @@ pub(super) struct Walk {
     hold: BytesMut,
     window: usize,
     max_head: usize,
+    /// `--` and the new boundary, where the body is written anew.
+    rewritten: Option<Box<[u8]>>,
+    /// An empty line before the first boundary was passed over.
+    led: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,23 @@ impl Walk {
             hold: BytesMut::new(),
             window,
             max_head,
+            rewritten: None,
+            led: false,
         }
+    }
+
+    /// Reads the compatible grammar, and writes the strict one with a `boundary` that must be in no
+    /// data.
+    pub(super) fn rewriting(self, boundary: &str) -> Self {
+        let delimiter = format!("--{boundary}").into_bytes();
+        Self {
+            rewritten: Some(delimiter.into()),
+            ..self
+        }
+    }
+
+    pub(super) fn is_rewriting(&self) -> bool {
+        self.rewritten.is_some()
     }
 
     /// How many bytes are kept back.
@@ -96,6 +116,8 @@ impl Walk {
                         return Ok(Some(piece));
                     }
                 }
+                // What follows is nobody's, and is not written anew.
+                State::Epilogue { .. } if self.is_rewriting() => rest.clear(),
                 State::Epilogue { at } => {
                     self.hold.extend_from_slice(&rest);
                     rest.clear();
@@ -112,6 +134,9 @@ impl Walk {
     pub(super) fn end(&mut self) -> Result<Bytes, Fault> {
         match self.state {
             State::Epilogue { at } if matches!(&self.hold[at..], b"" | b"\r\n") => {
+                if self.is_rewriting() {
+                    self.hold.extend_from_slice(b"\r\n");
+                }
                 Ok(self.hold.split().freeze())
             }
             State::Epilogue { .. } => Err(Fault::Epilogue),
@@ -122,19 +147,37 @@ impl Walk {
     fn start(&mut self, rest: &mut Bytes) -> Result<(), Fault> {
         let wanted = self.delimiter.needle().len();
         self.take(wanted - self.hold.len(), rest);
-        if !self.delimiter.needle().starts_with(&self.hold) {
+        if self.is_rewriting() && self.hold.starts_with(b"\r\n") && !self.led {
+            self.led = true;
+            self.hold.advance(2);
+        }
+        let line = self.is_rewriting() && !self.led && *self.hold == *b"\r";
+        if !line && !self.delimiter.needle().starts_with(&self.hold) {
             return Err(Fault::Preamble);
         }
         if self.hold.len() == wanted {
-            self.state = State::Delimited { at: wanted };
+            if let Some(delimiter) = &self.rewritten {
+                self.hold.clear();
+                self.hold.extend_from_slice(delimiter);
+            }
+            self.state = State::Delimited {
+                at: self.hold.len(),
+            };
         }
         Ok(())
     }
 
     fn delimited(&mut self, at: usize, rest: &mut Bytes) -> Result<(), Fault> {
+        if self.is_rewriting() && self.hold.len() == at {
+            let padding = rest
+                .iter()
+                .take_while(|byte| matches!(byte, b' ' | b'\t'))
+                .count();
+            rest.advance(padding);
+        }
         self.take(at + 2 - self.hold.len(), rest);
         match &self.hold[at..] {
-            b"\r" | b"-" => {}
+            b"" | b"\r" | b"-" => {}
             b"\r\n" => {
                 let at = self.hold.len();
                 self.state = State::Head { at, searched: at };
@@ -177,7 +220,17 @@ impl Walk {
         rest.advance(end - before);
         self.hold.truncate(end);
         let block = self.hold.get(at..end - 2).unwrap_or_default();
-        if judge.part(PartHead::parse(block)?)? {
+        let head = match self.is_rewriting() {
+            true => PartHead::parse_compat(block)?,
+            false => PartHead::parse(block)?,
+        };
+        let mut end = end;
+        if self.is_rewriting() {
+            self.hold.truncate(at);
+            head.write(&mut self.hold);
+            end = self.hold.len();
+        }
+        if judge.part(head)? {
             out.push(self.hold.split().freeze());
             self.state = State::Open;
         } else {
@@ -311,8 +364,9 @@ impl Walk {
             return Ok(());
         }
         judge.head(&self.hold[at..end], whole)?;
-        judge.data(&self.hold[at..end])?;
-        out.push(self.hold.split_to(end).freeze());
+        let kept = self.hold.split_to(end).freeze();
+        judge.data(&kept.slice(at..))?;
+        out.push(kept);
         self.state = State::Open;
         Ok(())
     }
@@ -327,6 +381,10 @@ impl Walk {
         judge.data(&data)?;
         out.push(data);
         judge.part_end()?;
+        if let Some(delimiter) = &self.rewritten {
+            self.hold.truncate(2);
+            self.hold.extend_from_slice(delimiter);
+        }
         self.state = State::Delimited {
             at: self.hold.len(),
         };

@@ -1,0 +1,512 @@
+//! Office documents (ECMA-376): a zip whose `[Content_Types].xml` says what it is.
+//!
+//! The first bytes of a document, a template and one with macros are alike, so the whole package is
+//! followed while it streams: every entry, and what the list of types holds.
+
+use std::{collections::HashSet, fmt};
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::fault::Fault;
+use crate::keyed::{Domain, digest};
+
+/// Follows one package.
+pub(super) struct Package {
+    /// The content type of the main part.
+    main: &'static str,
+    state: State,
+    /// A header that is being collected.
+    buffer: Vec<u8>,
+    left: u64,
+    entry: Entry,
+    /// Digests, so that a long list of long names stays small.
+    names: HashSet<u128>,
+    listed: usize,
+    inflated: u64,
+    types: Vec<u8>,
+    has_types: bool,
+    macros: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Signature,
+    /// A local header, without its signature.
+    Local,
+    /// The name and the extra field of an entry.
+    Name,
+    /// Data of a known length.
+    Data,
+    /// Data that ends where its compression says.
+    Inflate,
+    /// The record behind such data; with its signature or without.
+    Descriptor,
+    Central,
+    CentralName,
+    End,
+    Comment,
+    Done,
+    Broken,
+}
+
+#[derive(Default)]
+struct Entry {
+    name: usize,
+    extra: usize,
+    compressed: u64,
+    deflated: bool,
+    described: bool,
+    inflater: Option<Box<Decompress>>,
+    is_types: bool,
+}
+
+impl Package {
+    pub(super) fn new(main: &'static str) -> Self {
+        Self {
+            main,
+            state: State::Signature,
+            buffer: Vec::new(),
+            left: 0,
+            entry: Entry::default(),
+            names: HashSet::new(),
+            listed: 0,
+            inflated: 0,
+            types: Vec::new(),
+            has_types: false,
+            macros: false,
+        }
+    }
+
+    pub(super) fn feed(&mut self, mut data: &[u8]) -> Result<(), Fault> {
+        while !data.is_empty() && self.state != State::Broken {
+            if self.step(&mut data)?.is_none() {
+                self.state = State::Broken;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&self) -> Result<(), Fault> {
+        if self.state != State::Done || self.listed != self.names.len() || !self.has_types {
+            return Err(Fault::Content);
+        }
+        // No writer escapes anything here, and a second way to write a type is a trick.
+        let types = std::str::from_utf8(&self.types).map_err(|_| Fault::Content)?;
+        let lower = types.to_ascii_lowercase();
+        if types.contains('&') {
+            return Err(Fault::Content);
+        }
+        if self.macros || lower.contains("macroenabled") || lower.contains("vbaproject") {
+            return Err(Fault::Macros);
+        }
+        match types.contains(self.main) {
+            true => Ok(()),
+            false => Err(Fault::TypeMismatch),
+        }
+    }
+
+    /// One step; `None` where the package makes no sense.
+    fn step(&mut self, data: &mut &[u8]) -> Result<Option<()>, Fault> {
+        Ok(match self.state {
+            State::Signature => self.collect(4, data, Self::signature),
+            State::Local => self.collect(26, data, Self::local),
+            State::Name => self.collect(self.entry.name + self.entry.extra, data, Self::name),
+            State::Data => self.stored(data),
+            State::Inflate => self.inflate(data),
+            State::Descriptor => {
+                let signed = self.buffer.len() >= 4 && self.buffer.starts_with(b"PK\x07\x08");
+                let wanted = match self.buffer.len() {
+                    0..4 => 4,
+                    _ if signed => 16,
+                    _ => 12,
+                };
+                self.collect(wanted, data, Self::descriptor)
+            }
+            State::Central => self.collect(42, data, Self::central),
+            State::CentralName => {
+                self.collect(self.entry.name + self.entry.extra, data, Self::central_name)
+            }
+            State::End => self.collect(18, data, |package| {
+                package.left = u64::from(u16_at(&package.buffer, 16));
+                package.state = match package.left {
+                    0 => State::Done,
+                    _ => State::Comment,
+                };
+                Some(())
+            }),
+            State::Comment => {
+                let skipped = data
+                    .len()
+                    .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                *data = &data[skipped..];
+                self.left -= skipped as u64;
+                if self.left == 0 {
+                    self.state = State::Done;
+                }
+                Some(())
+            }
+            State::Done => return Err(Fault::TrailingData),
+            State::Broken => None,
+        })
+    }
+
+    /// Collects `wanted` bytes, then goes on with them.
+    fn collect(
+        &mut self,
+        wanted: usize,
+        data: &mut &[u8],
+        then: fn(&mut Self) -> Option<()>,
+    ) -> Option<()> {
+        let taken = (wanted - self.buffer.len()).min(data.len());
+        self.buffer.extend_from_slice(&data[..taken]);
+        *data = &data[taken..];
+        if self.buffer.len() == wanted {
+            let before = self.state;
+            then(self)?;
+            // A descriptor is read in two steps.
+            if self.state != before {
+                self.buffer.clear();
+            }
+        }
+        Some(())
+    }
+
+    fn signature(&mut self) -> Option<()> {
+        self.state = match &self.buffer[..] {
+            b"PK\x03\x04" if self.listed == 0 => State::Local,
+            b"PK\x01\x02" => State::Central,
+            b"PK\x05\x06" => State::End,
+            _ => return None,
+        };
+        Some(())
+    }
+
+    fn local(&mut self) -> Option<()> {
+        let header = &self.buffer;
+        let flags = u16_at(header, 2);
+        let method = u16_at(header, 4);
+        let compressed = u32_at(header, 14);
+        let described = flags & 8 != 0;
+        // No encryption, no other compression, no sizes beyond 4 GiB, no stored data without a size.
+        let known = flags & 1 == 0
+            && matches!(method, 0 | 8)
+            && compressed != u32::MAX
+            && !(described && method == 0);
+        self.entry = Entry {
+            name: usize::from(u16_at(header, 22)),
+            extra: usize::from(u16_at(header, 24)),
+            compressed: u64::from(compressed),
+            deflated: method == 8,
+            described,
+            inflater: None,
+            is_types: false,
+        };
+        (known && (1..=MAX_NAME).contains(&self.entry.name)).then_some(())?;
+        self.state = State::Name;
+        Some(())
+    }
+
+    fn name(&mut self) -> Option<()> {
+        let name = self.buffer.get(..self.entry.name)?.to_ascii_lowercase();
+        let text = String::from_utf8_lossy(&name);
+        self.macros |= text.contains("vbaproject") || text.contains("vbadata");
+        self.entry.is_types = name == TYPES;
+        self.has_types |= self.entry.is_types;
+        // A second entry of one name is one that some readers see and others do not.
+        (self.names.len() < MAX_ENTRIES && self.names.insert(digest(Domain::Custom, &name)))
+            .then_some(())?;
+        self.left = self.entry.compressed;
+        if self.entry.deflated && (self.entry.described || self.entry.is_types) {
+            self.entry.inflater = Some(Box::new(Decompress::new(false)));
+        }
+        self.state = match (self.entry.described, self.left) {
+            (true, _) => State::Inflate,
+            (false, 0) => State::Signature,
+            (false, _) => State::Data,
+        };
+        Some(())
+    }
+
+    fn stored(&mut self, data: &mut &[u8]) -> Option<()> {
+        let taken = data
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let (piece, rest) = data.split_at(taken);
+        *data = rest;
+        self.left -= taken as u64;
+        if self.entry.is_types {
+            match self.entry.deflated {
+                true => {
+                    let mut piece = piece;
+                    while !piece.is_empty() && !self.expand(&mut piece)? {}
+                }
+                false => self.keep(piece)?,
+            }
+        }
+        if self.left == 0 {
+            self.state = State::Signature;
+        }
+        Some(())
+    }
+
+    fn inflate(&mut self, data: &mut &[u8]) -> Option<()> {
+        if self.expand(data)? {
+            self.state = State::Descriptor;
+        }
+        Some(())
+    }
+
+    /// Inflates a step of what is there; `true` at the end of the compressed data.
+    fn expand(&mut self, data: &mut &[u8]) -> Option<bool> {
+        let mut room = [0; 8_192];
+        let inflater = self.entry.inflater.as_mut()?;
+        let (read, written) = (inflater.total_in(), inflater.total_out());
+        let status = inflater
+            .decompress(data, &mut room, FlushDecompress::None)
+            .ok()?;
+        let read = usize::try_from(inflater.total_in() - read).ok()?;
+        let written = usize::try_from(inflater.total_out() - written).ok()?;
+        *data = &data[read..];
+        self.inflated += written as u64;
+        (self.inflated <= MAX_INFLATED).then_some(())?;
+        if self.entry.is_types {
+            self.keep(&room[..written])?;
+        }
+        match status {
+            Status::StreamEnd => Some(true),
+            _ if read == 0 && written == 0 => None,
+            _ => Some(false),
+        }
+    }
+
+    fn keep(&mut self, types: &[u8]) -> Option<()> {
+        (self.types.len() + types.len() <= MAX_TYPES).then(|| self.types.extend_from_slice(types))
+    }
+
+    fn descriptor(&mut self) -> Option<()> {
+        // Four bytes were collected, and do not tell yet.
+        if self.buffer.len() == 4 {
+            return Some(());
+        }
+        let at = self.buffer.len() - 8;
+        let read = self
+            .entry
+            .inflater
+            .as_ref()
+            .map(|inflater| inflater.total_in());
+        (read == Some(u64::from(u32_at(&self.buffer, at)))).then_some(())?;
+        self.state = State::Signature;
+        Some(())
+    }
+
+    fn central(&mut self) -> Option<()> {
+        let header = &self.buffer;
+        self.entry.name = usize::from(u16_at(header, 24));
+        self.entry.extra = usize::from(u16_at(header, 26)) + usize::from(u16_at(header, 28));
+        (1..=MAX_NAME).contains(&self.entry.name).then_some(())?;
+        self.state = State::CentralName;
+        Some(())
+    }
+
+    fn central_name(&mut self) -> Option<()> {
+        let name = self.buffer.get(..self.entry.name)?.to_ascii_lowercase();
+        self.listed += 1;
+        self.state = State::Signature;
+        self.names
+            .contains(&digest(Domain::Custom, &name))
+            .then_some(())
+    }
+}
+
+impl fmt::Debug for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Package")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+const TYPES: &[u8] = b"[content_types].xml";
+const MAX_NAME: usize = 512;
+const MAX_ENTRIES: usize = 10_000;
+const MAX_TYPES: usize = 256 * 1_024;
+const MAX_INFLATED: u64 = 64 * 1_024 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORD: &str = "wordprocessingml.document.main+xml";
+
+    fn verdict(file: &[u8]) -> Result<(), Fault> {
+        let verdicts = [file.len().max(1), 1, 3, 16, 100].map(|piece| {
+            let mut package = Package::new(WORD);
+            for piece in file.chunks(piece) {
+                package.feed(piece)?;
+            }
+            package.finish()
+        });
+        assert!(
+            verdicts.iter().all(|verdict| *verdict == verdicts[0]),
+            "{verdicts:?}"
+        );
+        verdicts[0]
+    }
+
+    /// A zip of these entries: with sizes in front, or behind; deflated or stored.
+    fn zip(entries: &[(&str, &str)], described: bool, deflated: bool) -> Vec<u8> {
+        use std::io::Write as _;
+        let (mut file, mut central) = (Vec::new(), Vec::new());
+        for (name, text) in entries {
+            let mut data = text.as_bytes().to_vec();
+            if deflated {
+                let level = flate2::Compression::default();
+                let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+                encoder.write_all(&data).unwrap();
+                data = encoder.finish().unwrap();
+            }
+            let flags = [if described { 8 } else { 0 }, 0];
+            let method = [if deflated { 8 } else { 0 }, 0];
+            let size = (data.len() as u32).to_le_bytes();
+            let front = if described { [0; 4] } else { size };
+            let length = (name.len() as u16).to_le_bytes();
+            let common = [
+                &[20, 0][..],
+                &flags,
+                &method,
+                &[0; 8],
+                &front,
+                &[0; 4],
+                &length,
+                &[0, 0],
+            ];
+            file.extend(b"PK\x03\x04");
+            file.extend(common.concat());
+            file.extend(name.bytes());
+            file.extend(&data);
+            if described {
+                file.extend(b"PK\x07\x08\0\0\0\0");
+                file.extend(size);
+                file.extend([0; 4]);
+            }
+            central.extend(b"PK\x01\x02\x14\0");
+            central.extend(common.concat());
+            central.extend([0; 14]);
+            central.extend(name.bytes());
+        }
+        file.extend(&central);
+        file.extend(b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0ok");
+        file
+    }
+
+    fn types(main: &str) -> String {
+        format!("<Types><Override ContentType=\"application/vnd.x.{main}\"/></Types>")
+    }
+
+    #[test]
+    fn a_document_is_one_however_it_was_zipped() {
+        let types = types(WORD);
+        let text = "text ".repeat(1_000);
+        let first = [
+            ("[Content_Types].xml", &*types),
+            ("word/document.xml", &*text),
+        ];
+        let last = [
+            ("word/document.xml", &*text),
+            ("a/", ""),
+            ("[Content_Types].xml", &*types),
+        ];
+        for entries in [&first[..], &last] {
+            for (described, deflated) in [(false, false), (false, true), (true, true)] {
+                let file = zip(entries, described, deflated);
+                assert_eq!(verdict(&file), Ok(()), "{described} {deflated}");
+                let behind = [&file[..], b"x"].concat();
+                assert_eq!(verdict(&behind), Err(Fault::TrailingData));
+                for cut in (0..file.len()).step_by(7) {
+                    assert_eq!(verdict(&file[..cut]), Err(Fault::Content));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn macros_and_templates_are_told_apart() {
+        let of = |main: &str, more: &str| {
+            let types = types(main);
+            zip(&[("[Content_Types].xml", &types), (more, "x")], true, true)
+        };
+        for (file, expected) in [
+            (
+                of("document.macroEnabled.main+xml", "word/document.xml"),
+                Fault::Macros,
+            ),
+            (of(WORD, "word/vbaProject.bin"), Fault::Macros),
+            (of(WORD, "word/VBADATA.xml"), Fault::Macros),
+            (of("ms-office.vbaProject", "word/x.bin"), Fault::Macros),
+            (
+                of("wordprocessingml.template.main+xml", "word/x"),
+                Fault::TypeMismatch,
+            ),
+            (
+                of("spreadsheetml.sheet.main+xml", "xl/workbook.xml"),
+                Fault::TypeMismatch,
+            ),
+            (
+                of("document.&#109;acroEnabled.main+xml", "word/x"),
+                Fault::Content,
+            ),
+            (zip(&[("a.txt", "x")], true, true), Fault::Content),
+        ] {
+            assert_eq!(verdict(&file), Err(expected));
+        }
+    }
+
+    #[test]
+    fn packages_that_readers_split_on() {
+        let types = types(WORD);
+        let twice = [
+            ("[Content_Types].xml", &*types),
+            ("[content_types].xml", "x"),
+        ];
+        assert_eq!(verdict(&zip(&twice, true, true)), Err(Fault::Content));
+        // An entry that the directory does not list, and one that only the directory lists.
+        let whole = [("[Content_Types].xml", &*types), ("hidden", "x")];
+        let file = zip(&whole, false, false);
+        let central = memchr::memmem::rfind(&file, b"PK\x01\x02").unwrap();
+        let end = memchr::memmem::rfind(&file, b"PK\x05\x06").unwrap();
+        let unlisted = [&file[..central], &file[end..]].concat();
+        assert_eq!(verdict(&unlisted), Err(Fault::Content));
+        let local = memchr::memmem::rfind(&file, b"PK\x03\x04").unwrap();
+        let first = memchr::memmem::find(&file, b"PK\x01\x02").unwrap();
+        let unfound = [&file[..local], &file[first..]].concat();
+        assert_eq!(verdict(&unfound), Err(Fault::Content));
+    }
+
+    #[test]
+    fn a_bomb_is_let_down() {
+        let types = types(WORD);
+        let bomb = "0".repeat(MAX_INFLATED as usize + 1);
+        let file = zip(
+            &[("[Content_Types].xml", &types), ("bomb", &bomb)],
+            true,
+            true,
+        );
+        let mut package = Package::new(WORD);
+        package.feed(&file).unwrap();
+        assert_eq!(package.finish(), Err(Fault::Content));
+        let file = zip(
+            &[("[Content_Types].xml", &bomb[..MAX_TYPES + 1])],
+            true,
+            true,
+        );
+        assert_eq!(verdict(&file), Err(Fault::Content));
+    }
+}

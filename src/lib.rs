@@ -59,6 +59,16 @@ pub mod time;
 #[cfg(feature = "upload")]
 pub mod upload;
 
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "headers",
+    feature = "jwt",
+    feature = "rate-limit"
+))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use self::{
     body::{OwnBodyLayer, RejectionBody, ResponseBody},
     client::{Client, ClientLayer, Peer, TrustedProxies},

@@ -22,9 +22,11 @@ use http_body_util::{BodyExt as _, StreamBody};
 #[cfg(feature = "upload")]
 use portcullis::upload::{UploadLayer, UploadPolicy};
 use portcullis::{
-    OwnBodyLayer, Peer, Rejection, TrustedProxies,
+    Identity, IdentityKind, OwnBodyLayer, Peer, Rejection, TrustedProxies,
+    authorize::{RequireRoleLayer, RequireScopeLayer},
     body_limit::BodyLimitLayer,
     client::{ClientLayer, with_peer},
+    stack::{Guard, SecurityStack},
 };
 use support::probe::{Mark, Mode, Probe, REQUEST_DATA, TestBody, TestError};
 use tower::{Layer, Service, ServiceExt as _, layer::layer_fn};
@@ -88,6 +90,44 @@ fn every_layer_keeps_every_rule() {
         ),
         request,
     );
+    #[cfg(feature = "rate-limit")]
+    {
+        use portcullis::rate_limit::{FieldsVersion, Policy, RateLimitLayer};
+        let minute = std::time::Duration::from_secs(60);
+        let layer = |limit| RateLimitLayer::new([Policy::strict("any", limit, minute).unwrap()]);
+        let fields = layer(1_000).with_fields(FieldsVersion::Draft10);
+        table.hold("RateLimitLayer", fields, request);
+        let spent = layer(1);
+        run(spent.layer(Probe::new(Mode::Answer)).oneshot(request())).unwrap();
+        table.refuse("RateLimitLayer", spent, request);
+    }
+    #[cfg(feature = "jwt")]
+    {
+        let jwt = portcullis::jwt::JwtLayer::new(verifier());
+        table.hold("JwtLayer", jwt.clone(), identified);
+        table.refuse("JwtLayer", jwt, request);
+    }
+    let scope = RequireScopeLayer::new("read").unwrap();
+    table.hold("RequireScopeLayer", scope.clone(), identified);
+    table.refuse("RequireScopeLayer", scope, request);
+    let role = RequireRoleLayer::new("admin").unwrap();
+    table.hold("RequireRoleLayer", role.clone(), identified);
+    table.refuse("RequireRoleLayer", role, request);
+    let stack = SecurityStack::new(portcullis::Context::new());
+    #[cfg(feature = "headers")]
+    let stack = stack.with_headers(portcullis::headers::SecurityHeaders::new());
+    #[cfg(feature = "jwt")]
+    let stack = stack.with_jwt(portcullis::jwt::JwtLayer::new(verifier()));
+    table.hold("EdgeLayer", stack.layer(), request);
+    table.hold("GuardLayer", stack.route(Guard::new()).unwrap(), request);
+    let small = stack.route(Guard::new().body(1)).unwrap();
+    table.refuse("GuardLayer", small, request);
+    #[cfg(feature = "jwt")]
+    {
+        let guard = stack.route(Guard::new().scope("read")).unwrap();
+        table.hold("GuardLayer, authenticated", guard.clone(), identified);
+        table.refuse("GuardLayer, authenticated", guard, request);
+    }
     table.finish();
 }
 
@@ -174,6 +214,24 @@ fn run_now<F: Future>(future: F) -> F::Output {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("the probe answers at once"),
     }
+}
+
+#[cfg(feature = "jwt")]
+fn verifier() -> portcullis::jwt::Verifier {
+    use portcullis::jwt::{Algorithm, KeySet, Verifier};
+    let secret = portcullis::Secret::generate();
+    let keys = KeySet::from_secrets(Algorithm::HS256, &secret.into()).unwrap();
+    Verifier::new(keys, "issuer", "audience").unwrap()
+}
+
+/// The same from a caller that an outer gate has authenticated.
+fn identified() -> Request<TestBody> {
+    let identity = Identity::new(IdentityKind::Other, "user-1")
+        .with_scopes(["read"])
+        .with_roles(["admin"]);
+    let mut request = request();
+    request.extensions_mut().insert(identity);
+    request
 }
 
 /// A request that every layer of the table admits.
@@ -305,7 +363,6 @@ impl Table {
     }
 
     /// Holds a layer that refuses `request` to the rules of refusals.
-    #[allow(dead_code, reason = "which layers are there depends on the features")]
     fn refuse<L, B>(&mut self, name: &str, layer: L, request: impl Fn() -> Request<TestBody>)
     where
         L: Layer<Probe>,

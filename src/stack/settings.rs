@@ -243,6 +243,14 @@ impl Reader<'_> {
                 "must differ from JWT_SECRET, and so must the previous ones",
             );
         }
+        for name in ["REDIS_URL", "CLAMD_ADDR"] {
+            if self.text_or_file(name).is_some() {
+                self.fault(
+                    name,
+                    "is not used by this version; unset it, so that nobody relies on it",
+                );
+            }
+        }
         let lowest_cost = if production { 10 } else { 4 };
         Settings {
             app_env,
@@ -625,6 +633,18 @@ mod tests {
         assert_eq!(
             read(&[("JWT_SECRET_FILE", path), ("JWT_SECRET", OTHER)]).unwrap_err(),
             ["JWT_SECRET_FILE"]
+        );
+    }
+
+    #[test]
+    fn what_is_not_used_is_not_ignored() {
+        assert_eq!(
+            read(&[
+                ("CLAMD_ADDR", "127.0.0.1:3310"),
+                ("REDIS_URL", "redis://db")
+            ])
+            .unwrap_err(),
+            ["REDIS_URL", "CLAMD_ADDR"]
         );
     }
 

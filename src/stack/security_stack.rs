@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use tower::ServiceBuilder;
 use tower_layer::Layer as _;
 
 use super::{
@@ -14,7 +15,13 @@ use crate::headers::SecurityHeaders;
 use crate::jwt::{Authenticate, JwtLayer};
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::RateLimitLayer;
-use crate::{client::ClientLayer, client::TrustedProxies, context::Context, error::ConfigError};
+use crate::{
+    body::{OwnBody, OwnBodyLayer},
+    client::ClientLayer,
+    client::TrustedProxies,
+    context::Context,
+    error::ConfigError,
+};
 
 /// The gates of a service, in the written order. A clone is a reference count.
 ///
@@ -94,6 +101,32 @@ impl SecurityStack {
     /// place: every `Router::layer` inside it boxes.
     pub fn around<S>(&self, service: S) -> Edge<S> {
         self.layer().layer(service)
+    }
+
+    /// Puts [`layer`](Self::layer) around a service whose response body cannot hold a refusal; its
+    /// answers then have a [`ResponseBody`](crate::ResponseBody).
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Empty;
+    /// use portcullis::{Context, stack::SecurityStack};
+    /// use tower::{ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let empty = service_fn(async |_: Request<()>| {
+    ///     Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+    /// });
+    /// let service = SecurityStack::new(Context::new()).around_any_body(empty);
+    /// assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), 200);
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn around_any_body<S>(&self, service: S) -> Edge<OwnBody<S>> {
+        ServiceBuilder::new()
+            .layer(self.layer())
+            .layer(OwnBodyLayer::new())
+            .service(service)
     }
 
     /// The layer around the routes that `guard` describes.

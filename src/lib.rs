@@ -24,6 +24,7 @@ pub mod body;
 pub mod body_limit;
 pub mod client;
 mod context;
+mod cookie;
 #[cfg(feature = "cors")]
 pub mod cors;
 #[cfg(feature = "csrf")]

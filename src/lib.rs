@@ -42,6 +42,8 @@ mod identity;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keyed;
+#[cfg(feature = "login-throttle")]
+pub mod login_throttle;
 mod origin;
 #[cfg(feature = "password")]
 pub mod password;

@@ -125,6 +125,11 @@ fn a_device_is_known_to_its_accounts_alone() {
         throttle.attempt(account, &headers).unwrap().withdraw();
     }
     assert!(throttle.attempt("eve", &headers).is_err());
+    // Logging in again and again pushes nobody else out.
+    for _ in 0..4 {
+        headers = carrying(&throttle.attempt("dee", &headers).unwrap().succeed());
+    }
+    throttle.attempt("ada", &headers).unwrap().withdraw();
     // A fifth takes the place of the one that has not logged in for longest.
     let (fresh, _clock) = limited_to(2);
     let mut headers = HeaderMap::new();

@@ -144,7 +144,7 @@ async fn handle(
     let path = request.uri().path().to_owned();
     let mut body = request.into_body();
     match path.as_str() {
-        "/all" => drop(body.collect().await?),
+        "/all" => drop(body.collect().await),
         "/half" => {
             let mut read = 0;
             while read < 8_000
@@ -155,11 +155,7 @@ async fn handle(
         }
         "/none" => drop(body),
         "/task" => drop(tokio::spawn(body.collect()).await?),
-        "/errs" => {
-            if let Err(error) = body.collect().await {
-                return Err(error);
-            }
-        }
+        "/errs" => drop(body.collect().await?),
         "/panics" => drop(body.collect().await.expect("a body that can be read")),
         "/swallows" => while let Some(Ok(_)) = body.frame().await {},
         "/early" => drop(tokio::spawn(body.collect())),

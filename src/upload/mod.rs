@@ -83,6 +83,8 @@ mod handle;
 mod judge;
 mod layer;
 mod media;
+#[cfg(feature = "object-store")]
+pub mod object_store;
 mod ooxml;
 mod parasite;
 mod part;

@@ -15,6 +15,9 @@ main() {
     step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
     step "examples" cargo build --locked --all-features --examples
     step "tests" run_tests
+    if command -v npm >/dev/null && command -v openssl >/dev/null; then
+        step "judges of the headers" bash tests/judges.sh
+    fi
     step "a program with both backends" cargo test --locked --all-features --test jwt_two_backends -- --ignored
     step "doc tests" cargo test --locked --all-features --doc
     echo "all checks passed in ${SECONDS} s"

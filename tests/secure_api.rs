@@ -1,6 +1,8 @@
 //! The example server, driven over real sockets as its contract says.
 #![cfg(all(
     feature = "axum",
+    feature = "cors",
+    feature = "csrf",
     feature = "headers",
     feature = "jwt",
     feature = "login-throttle",

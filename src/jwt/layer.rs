@@ -159,12 +159,6 @@ impl<C> JwtLayer<C> {
         &self.config.context
     }
 
-    /// Whether browsers send a token by themselves.
-    #[allow(dead_code, reason = "for whoever puts several gates together")]
-    pub(crate) fn reads_a_cookie(&self) -> bool {
-        self.config.sources.iter().any(TokenSource::is_cookie)
-    }
-
     fn removed(&self) -> Option<Arc<[TokenSource]>> {
         self.config
             .remove_token
@@ -204,6 +198,11 @@ where
             return Ok(Some(Grant::failed(rejection).removing(self.removed())));
         }
         Err(rejection)
+    }
+
+    fn cookies(&self) -> Vec<&str> {
+        let sources = self.config.sources.iter();
+        sources.filter_map(TokenSource::as_cookie).collect()
     }
 }
 

@@ -131,10 +131,12 @@ impl TokenSource {
         }
     }
 
-    /// Whether browsers send the token by themselves.
-    #[allow(dead_code, reason = "for whoever puts several gates together")]
-    pub(crate) fn is_cookie(&self) -> bool {
-        matches!(self.place, Place::Cookie(_))
+    /// The cookie that is the place: browsers send it by themselves.
+    pub(crate) fn as_cookie(&self) -> Option<&str> {
+        match &self.place {
+            Place::Cookie(name) => Some(name),
+            _ => None,
+        }
     }
 }
 

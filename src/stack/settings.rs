@@ -11,6 +11,7 @@ use std::{
 use crate::{
     client::TrustedProxies,
     error::ConfigError,
+    origin::Origin,
     secret::{Secret, Secrets},
 };
 
@@ -41,7 +42,7 @@ pub struct Settings {
     /// `BIND_ADDR`: where to listen; default `127.0.0.1:3000`, port 0 picks a free one.
     pub bind_addr: SocketAddr,
     /// `PUBLIC_ORIGIN`: the origin that clients see; must be set, and HTTPS, in production.
-    pub public_origin: Option<String>,
+    pub public_origin: Option<Origin>,
     /// `DATABASE_URL`: default `sqlite://secure_api.db`.
     pub database_url: String,
     /// `JWT_SECRET` and `JWT_SECRET_PREVIOUS`; must be set in production.
@@ -81,6 +82,9 @@ pub struct Settings {
     /// `TRUSTED_PROXIES`: networks whose forwarding headers are believed; `none` says that there is
     /// none, which production wants to hear.
     pub trusted_proxies: TrustedProxies,
+    /// `CORS_ALLOWED_ORIGINS`: the other origins whose pages may call with their visitors' cookies;
+    /// exact, comma-separated, default none.
+    pub cors_allowed_origins: Vec<Origin>,
     /// `UPLOAD_MAX_FILE_BYTES`: default 5242880.
     pub upload_max_file_bytes: u64,
     /// `UPLOAD_ALLOWED_TYPES`: media types, comma-separated.
@@ -167,6 +171,7 @@ impl Default for Settings {
             model_rate_limit_max: 20,
             upload_rate_limit_max: 10,
             trusted_proxies: TrustedProxies::none(),
+            cors_allowed_origins: Vec::new(),
             upload_max_file_bytes: 5 * 1024 * 1024,
             upload_allowed_types: UPLOAD_TYPES.map(Into::into).to_vec(),
             clamd_addr: None,
@@ -299,6 +304,7 @@ impl Reader<'_> {
             upload_rate_limit_max: self
                 .limit("UPLOAD_RATE_LIMIT_MAX", default.upload_rate_limit_max),
             trusted_proxies: self.trusted_proxies(production),
+            cors_allowed_origins: self.origins("CORS_ALLOWED_ORIGINS"),
             upload_max_file_bytes: self.number(
                 "UPLOAD_MAX_FILE_BYTES",
                 1,
@@ -322,8 +328,8 @@ impl Reader<'_> {
         }
     }
 
-    fn public_origin(&mut self, production: bool) -> Option<String> {
-        let Some(origin) = self.text("PUBLIC_ORIGIN") else {
+    fn public_origin(&mut self, production: bool) -> Option<Origin> {
+        let Some(text) = self.text("PUBLIC_ORIGIN") else {
             if production {
                 self.fault(
                     "PUBLIC_ORIGIN",
@@ -332,29 +338,29 @@ impl Reader<'_> {
             }
             return None;
         };
-        let rest = match origin.split_once("://") {
-            Some(("https", rest)) => Some(rest),
-            Some(("http", rest)) if !production => Some(rest),
-            _ => None,
-        };
-        let authority = rest.and_then(|rest| rest.parse::<http::uri::Authority>().ok());
-        let usable = authority.is_some_and(|authority| {
-            !authority.host().is_empty()
-                && !authority.as_str().contains('@')
-                && authority.as_str() == authority.as_str().to_ascii_lowercase()
-        });
-        if !usable {
+        let origin = self.origin("PUBLIC_ORIGIN", &text)?;
+        if production && !origin.is_https() {
             self.fault(
                 "PUBLIC_ORIGIN",
-                if production {
-                    "takes an HTTPS origin without a path, such as https://example.org"
-                } else {
-                    "takes an origin without a path, such as https://example.org"
-                },
+                "takes an HTTPS origin in production, such as https://example.org",
             );
-            return None;
         }
         Some(origin)
+    }
+
+    fn origins(&mut self, name: &'static str) -> Vec<Origin> {
+        let text = self.text(name).unwrap_or_default();
+        text.split(',')
+            .map(str::trim)
+            .filter(|origin| !origin.is_empty())
+            .filter_map(|origin| self.origin(name, origin))
+            .collect()
+    }
+
+    fn origin(&mut self, name: &'static str, text: &str) -> Option<Origin> {
+        Origin::new(text)
+            .map_err(|error| self.faults.push(error.named(name)))
+            .ok()
     }
 
     fn database_url(&mut self) -> Option<String> {
@@ -708,5 +714,28 @@ mod tests {
             );
         }
         assert!(read(&[("PUBLIC_ORIGIN", "http://localhost:3000")]).is_ok());
+    }
+
+    #[test]
+    fn other_origins_are_exact() {
+        let read = |list: &str| read(&[("CORS_ALLOWED_ORIGINS", list)]);
+        let origins = read("https://a.example, http://localhost:8080").unwrap();
+        let origins = origins.cors_allowed_origins;
+        assert_eq!(
+            origins.iter().map(Origin::as_str).collect::<Vec<_>>(),
+            ["https://a.example", "http://localhost:8080"]
+        );
+        assert!(read("").unwrap().cors_allowed_origins.is_empty());
+        for bad in [
+            "*",
+            "null",
+            "https://*.example",
+            "https://A.example",
+            "https://a.example/",
+            "https://a.example b.example",
+        ] {
+            let list = format!("https://good.example,{bad}");
+            assert_eq!(read(&list).unwrap_err(), ["CORS_ALLOWED_ORIGINS"], "{bad}");
+        }
     }
 }

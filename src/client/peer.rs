@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Request;
+use http::{Extensions, Request};
 use tower_service::Service;
 
 use crate::head::Head;
@@ -62,12 +62,14 @@ impl Peer {
     /// The peer that the server left with the request.
     #[must_use]
     pub fn of(head: Head<'_>) -> Option<Self> {
-        let peer = head.extensions.get::<Self>().copied();
+        Self::in_extensions(head.extensions)
+    }
+
+    fn in_extensions(extensions: &Extensions) -> Option<Self> {
+        let peer = extensions.get::<Self>().copied();
         #[cfg(feature = "axum")]
         let peer = peer.or_else(|| {
-            let info = head
-                .extensions
-                .get::<axum::extract::ConnectInfo<SocketAddr>>()?;
+            let info = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>()?;
             Some(Self::new(info.0))
         });
         peer
@@ -109,9 +111,16 @@ impl Client {
     #[inline]
     #[must_use]
     pub fn of(head: Head<'_>) -> Option<Self> {
-        match head.extensions.get::<Self>() {
+        Self::in_extensions(head.extensions)
+    }
+
+    /// The same from the extensions alone: a gate that looks at nothing else has no address of the
+    /// request in its hands, so that the request is not copied when it goes on.
+    #[inline]
+    pub(crate) fn in_extensions(extensions: &Extensions) -> Option<Self> {
+        match extensions.get::<Self>() {
             Some(client) => Some(*client),
-            None => Peer::of(head).map(Self::from),
+            None => Peer::in_extensions(extensions).map(Self::from),
         }
     }
 }

@@ -51,12 +51,30 @@ pub(super) fn limit_value(item: &[u8], units: u32, more_in: u64) -> HeaderValue 
     let (units, seconds) = (Digits::of(units.into()), Digits::of(seconds(more_in)));
     let (units, seconds) = (units.as_bytes(), seconds.as_bytes());
     let mut value = Vec::with_capacity(item.len() + units.len() + seconds.len() + 6);
-    value.extend_from_slice(item);
-    value.extend_from_slice(b";r=");
-    value.extend_from_slice(units);
-    value.extend_from_slice(b";t=");
-    value.extend_from_slice(seconds);
+    for part in [item, b";r=", units, b";t=", seconds] {
+        value.extend_from_slice(part);
+    }
     header_value(value)
+}
+
+/// The values of `RateLimit` and of `Retry-After` of a refusal that stands for `wait` nanoseconds.
+pub(super) fn refused_values(
+    item: &[u8],
+    units: u32,
+    more_in: u64,
+    wait: u64,
+) -> (HeaderValue, HeaderValue) {
+    let (units, more_in) = (Digits::of(units.into()), Digits::of(seconds(more_in)));
+    let retry_after = Digits::of(seconds(wait).max(1));
+    let parts = [item, b";r=", units.as_bytes(), b";t=", more_in.as_bytes()];
+    let end: usize = parts.iter().map(|part| part.len()).sum();
+    // One allocation holds both.
+    let mut text = Vec::with_capacity(end + retry_after.as_bytes().len());
+    parts.iter().for_each(|part| text.extend_from_slice(part));
+    text.extend_from_slice(retry_after.as_bytes());
+    let text = Bytes::from(text);
+    let value = |text| HeaderValue::from_maybe_shared(text).expect("a field of printable ASCII");
+    (value(text.slice(..end)), value(text.slice(end..)))
 }
 
 /// A policy's name as a String of RFC 9651 section 3.3.3: `"` and `\` escaped, in quotes.

@@ -62,9 +62,22 @@ impl Ring {
         ))
     }
 
+    #[inline]
     pub(super) fn commit(&self, slot: &mut [u32], ticket: Ticket, cost: u32) {
         let Ticket(segment) = ticket;
         let gap = gap(slot, segment);
+        if gap > 0 {
+            self.turn(slot, segment, gap);
+        }
+        let index = segment as u32 % SEGMENTS;
+        let count = self.count(slot, index) + cost;
+        self.set(slot, index, count);
+        slot[SUM] += cost;
+    }
+
+    /// Forgets what the segments up to a new one push out.
+    #[cold]
+    fn turn(&self, slot: &mut [u32], segment: u64, gap: u32) {
         if gap >= SEGMENTS {
             slot.fill(0);
         } else {
@@ -75,21 +88,19 @@ impl Ring {
             }
         }
         slot[NEWEST] = segment as u32;
-        let index = segment as u32 % SEGMENTS;
-        let count = self.count(slot, index) + cost;
-        self.set(slot, index, count);
-        slot[SUM] += cost;
     }
 
-    pub(super) fn refund(&self, slot: &mut [u32], ticket: Ticket, now: u64, cost: u32) {
+    /// By the time of the charge, since the limit may have become one that is kept in a ring since.
+    pub(super) fn refund(&self, slot: &mut [u32], at: u64, now: u64, cost: u32) {
+        let charged = at / self.segment;
         let segment = self.reach(slot, now / self.segment);
         // Out of reach of the judge, or of what the slot still holds.
-        let past = segment.saturating_sub(ticket.0) >= u64::from(SEGMENTS);
-        let behind = slot[NEWEST].wrapping_sub(ticket.0 as u32);
+        let past = segment.saturating_sub(charged) >= u64::from(SEGMENTS);
+        let behind = slot[NEWEST].wrapping_sub(charged as u32);
         if past || behind >= SEGMENTS {
             return;
         }
-        let index = ticket.0 as u32 % SEGMENTS;
+        let index = charged as u32 % SEGMENTS;
         let held = self.count(slot, index);
         let given = cost.min(held);
         self.set(slot, index, held - given);

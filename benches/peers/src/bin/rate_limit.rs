@@ -43,6 +43,7 @@ fn main() {
         Some("threads") => threads(),
         Some("heap") => heap(),
         Some("spray") => spray(),
+        Some("profile") => profile(),
         Some(other) => eprintln!("no comparison is called {other}"),
     }
 }
@@ -436,4 +437,52 @@ fn percentiles(times: &mut Vec<u32>) -> [u32; 3] {
     let result = [at(0.5), at(0.999), at(1.0)];
     times.clear();
     result
+}
+
+/// One candidate alone, for a profiler: `profile NAME CALLS`.
+fn profile() {
+    let mut arguments = std::env::args().skip(2);
+    let name = arguments.next().unwrap_or_default();
+    let calls: u32 = arguments.next().and_then(|calls| calls.parse().ok()).unwrap_or(1_000_000);
+    let one = Ipv4Addr::new(203, 0, 113, 7);
+    let quiet = portcullis::Context::new().with_events(|_: &portcullis::event::SecurityEvent| {});
+    let ring = || ours(Policy::strict("general", 100_000_000, WINDOW).unwrap());
+    let mut run = |work: &mut dyn FnMut()| (0..calls).for_each(|_| work());
+    match &*name {
+        "inner" => run(&mut || drop(black_box(call(&mut Inner, one)))),
+        "ring" => {
+            let mut service = ring().layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        "log" => {
+            let mut service = unlimited_log().layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        "fields" => {
+            let mut service = ring().with_fields(FieldsVersion::Draft10).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        "smooth" => {
+            let policy = Policy::smooth("general", 1_000_000, Duration::from_millis(1)).unwrap();
+            let mut service = ours(policy).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        "pair" => {
+            let policy = |name: &str| Policy::strict(name, 100_000_000, WINDOW).unwrap();
+            let mut service = RateLimitLayer::new([policy("a"), policy("b")]).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        "denied" => {
+            let policy = Policy::strict("auth", 5, WINDOW).unwrap();
+            let mut service = ours(policy).with_context(quiet).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        "governor" => {
+            let mut builder = GovernorConfigBuilder::default();
+            builder.period(Duration::from_nanos(1)).burst_size(1_000_000);
+            let mut service = GovernorLayer::new(builder.finish().unwrap()).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, one))));
+        }
+        other => eprintln!("no candidate is called {other}"),
+    }
 }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -235,7 +235,20 @@ impl Rejection {
     /// Renders the answer and puts on it what no renderer may leave out: the rejection's header
     /// fields, `Cache-Control: no-store`, and the rejection itself in the extensions.
     pub(crate) fn respond(self, render: &dyn Render, form: WireForm) -> Response<Bytes> {
+        self.respond_in(render, form, Extensions::new())
+    }
+
+    /// The same with `extensions` for those of the answer, where the renderer set none.
+    pub(crate) fn respond_in(
+        self,
+        render: &dyn Render,
+        form: WireForm,
+        extensions: Extensions,
+    ) -> Response<Bytes> {
         let mut response = render.render(&self, form);
+        if response.extensions().is_empty() {
+            *response.extensions_mut() = extensions;
+        }
         let headers = response.headers_mut();
         headers.reserve(self.inner.headers.len() + 1);
         headers.insert(CACHE_CONTROL, NO_STORE);
@@ -253,13 +266,23 @@ impl Rejection {
         self.with(|inner| inner.body = Some(body))
     }
 
-    /// The header fields of the answer, all at once.
+    /// This refusal with these header fields for its answer, all at once.
     #[cfg(feature = "rate-limit")]
-    pub(crate) fn with_headers(
-        self,
-        headers: impl Iterator<Item = (HeaderName, HeaderValue)>,
-    ) -> Self {
-        self.with(|inner| inner.headers.extend(headers))
+    pub(crate) fn having(&self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let inner = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                kind: inner.kind,
+                gate: inner.gate,
+                reason: inner.reason,
+                event: inner.event,
+                problem_type: inner.problem_type,
+                detail: inner.detail.clone(),
+                violated: inner.violated.clone(),
+                headers,
+                body: inner.body.clone(),
+            }),
+        }
     }
 
     /// Changes what stands in the body of the default answer.

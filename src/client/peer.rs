@@ -114,13 +114,24 @@ impl Client {
         Self::in_extensions(head.extensions)
     }
 
-    /// The same from the extensions alone: a gate that looks at nothing else has no address of the
-    /// request in its hands, so that the request is not copied when it goes on.
-    #[inline]
-    pub(crate) fn in_extensions(extensions: &Extensions) -> Option<Self> {
+    fn in_extensions(extensions: &Extensions) -> Option<Self> {
         match extensions.get::<Self>() {
             Some(client) => Some(*client),
             None => Peer::in_extensions(extensions).map(Self::from),
+        }
+    }
+
+    /// What `look` makes of the address of a request's client (`None`: on this host, without one),
+    /// where the client is known. It reads the address where it stands, and has no address of the
+    /// request itself in its hands: both would be copied.
+    #[inline]
+    pub(crate) fn see<T>(
+        extensions: &Extensions,
+        look: impl FnOnce(Option<&IpAddr>) -> T,
+    ) -> Option<T> {
+        match extensions.get::<Self>() {
+            Some(client) => Some(look(client.ip.as_ref())),
+            None => Peer::in_extensions(extensions).map(|peer| look(peer.ip().as_ref())),
         }
     }
 }

@@ -35,26 +35,25 @@ pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
             value.extend_from_slice(b", ");
         }
         value.extend_from_slice(limit.item());
-        value.extend_from_slice(b";q=");
-        value.extend_from_slice(Digits::of(limit.current().into()).as_bytes());
-        value.extend_from_slice(b";w=");
-        let window = limit.policy().window().as_nanos() as u64;
-        value.extend_from_slice(Digits::of(seconds(window)).as_bytes());
+        let mut quota = Backwards::new();
+        quota.number(seconds(limit.policy().window().as_nanos() as u64));
+        quota.text(b";w=");
+        quota.number(limit.current().into());
+        quota.text(b";q=");
+        value.extend_from_slice(quota.as_bytes());
     }
-    header_value(value)
+    header_value(value.into())
 }
 
 /// The value of `RateLimit`: what one policy leaves, and the seconds until it leaves more. `item` is
 /// the policy's name as [`item`] writes it.
 #[inline]
 pub(super) fn limit_value(item: &[u8], units: u32, more_in: u64) -> HeaderValue {
-    let (units, seconds) = (Digits::of(units.into()), Digits::of(seconds(more_in)));
-    let (units, seconds) = (units.as_bytes(), seconds.as_bytes());
-    let mut value = Vec::with_capacity(item.len() + units.len() + seconds.len() + 6);
-    for part in [item, b";r=", units, b";t=", seconds] {
-        value.extend_from_slice(part);
-    }
-    header_value(value)
+    let state = state(units, more_in);
+    let mut value = Vec::with_capacity(item.len() + state.as_bytes().len());
+    value.extend_from_slice(item);
+    value.extend_from_slice(state.as_bytes());
+    header_value(value.into())
 }
 
 /// The values of `RateLimit` and of `Retry-After` of a refusal that stands for `wait` nanoseconds.
@@ -64,17 +63,27 @@ pub(super) fn refused_values(
     more_in: u64,
     wait: u64,
 ) -> (HeaderValue, HeaderValue) {
-    let (units, more_in) = (Digits::of(units.into()), Digits::of(seconds(more_in)));
-    let retry_after = Digits::of(seconds(wait).max(1));
-    let parts = [item, b";r=", units.as_bytes(), b";t=", more_in.as_bytes()];
-    let end: usize = parts.iter().map(|part| part.len()).sum();
+    let (state, mut retry_after) = (state(units, more_in), Backwards::new());
+    retry_after.number(seconds(wait).max(1));
+    let end = item.len() + state.as_bytes().len();
     // One allocation holds both.
     let mut text = Vec::with_capacity(end + retry_after.as_bytes().len());
-    parts.iter().for_each(|part| text.extend_from_slice(part));
+    text.extend_from_slice(item);
+    text.extend_from_slice(state.as_bytes());
     text.extend_from_slice(retry_after.as_bytes());
     let text = Bytes::from(text);
-    let value = |text| HeaderValue::from_maybe_shared(text).expect("a field of printable ASCII");
-    (value(text.slice(..end)), value(text.slice(end..)))
+    (header_value(text.slice(..end)), header_value(text.slice(end..)))
+}
+
+/// The parameters of one policy's item in `RateLimit`.
+#[inline]
+fn state(units: u32, more_in: u64) -> Backwards {
+    let mut text = Backwards::new();
+    text.number(seconds(more_in));
+    text.text(b";t=");
+    text.number(units.into());
+    text.text(b";r=");
+    text
 }
 
 /// A policy's name as a String of RFC 9651 section 3.3.3: `"` and `\` escaped, in quotes.
@@ -117,35 +126,60 @@ pub(super) fn seconds(nanos: u64) -> u64 {
     nanos.div_ceil(NANOS_PER_SECOND)
 }
 
-/// Decimal digits, without `fmt`, which costs more than all the rest of a field.
-struct Digits {
-    digits: [u8; 20],
+/// A short text, written from its end, as numbers are made, and without `fmt`, which costs more
+/// than all the rest of a field.
+struct Backwards {
+    text: [u8; 48],
     start: usize,
 }
 
-impl Digits {
+impl Backwards {
     #[inline]
-    fn of(mut number: u64) -> Self {
-        let mut digits = [b'0'; 20];
-        let mut start = digits.len() - 1;
-        while number > 9 {
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            start -= 1;
+    fn new() -> Self {
+        Self {
+            text: [0; 48],
+            start: 48,
         }
-        digits[start] = b'0' + number as u8;
-        Self { digits, start }
+    }
+
+    #[inline]
+    fn text(&mut self, text: &[u8]) {
+        for byte in text.iter().rev() {
+            self.push(*byte);
+        }
+    }
+
+    /// Decimal digits.
+    #[inline]
+    fn number(&mut self, mut number: u64) {
+        // Most numbers are small, and those are divided faster.
+        while number > u64::from(u32::MAX) {
+            self.push(b'0' + (number % 10) as u8);
+            number /= 10;
+        }
+        let mut number = number as u32;
+        while number > 9 {
+            self.push(b'0' + (number % 10) as u8);
+            number /= 10;
+        }
+        self.push(b'0' + number as u8);
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.start -= 1;
+        self.text[self.start] = byte;
     }
 
     #[inline]
     fn as_bytes(&self) -> &[u8] {
-        &self.digits[self.start..]
+        &self.text[self.start..]
     }
 }
 
 #[inline]
-fn header_value(value: Vec<u8>) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(value)).expect("a field of printable ASCII")
+fn header_value(value: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(value).expect("a field of printable ASCII")
 }
 
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

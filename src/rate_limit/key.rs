@@ -87,8 +87,11 @@ impl Key {
     /// The client's of a request, when it is known.
     #[inline]
     pub(super) fn of_client(extensions: &Extensions) -> Option<Self> {
-        let client = Client::in_extensions(extensions)?;
-        Some(client.ip().map_or(Self::LOCAL, Self::client))
+        Client::see(extensions, |ip| match ip {
+            Some(IpAddr::V4(ip)) => Self(Kind::V4(ip.to_bits())),
+            Some(ip) => Self::client(*ip),
+            None => Self::LOCAL,
+        })
     }
 
     /// The bucket of requests that have no key.

@@ -150,7 +150,7 @@ impl RateLimitLayer {
     ) -> Result<Admitted, Rejection> {
         let config = &*self.config;
         if config.only_if.is_some_and(|applies| !applies(head)) {
-            return Ok(Admitted { after: None });
+            return Ok(Admitted::default());
         }
         match check(&config.limits, head, now, config.fields.is_some(), || {
             config.tell("missing_key", EventKind::Misconfigured, None);
@@ -239,14 +239,16 @@ impl<S> Layer<S> for RateLimitLayer {
 ///
 /// Dropped without a response, the charge stays.
 #[must_use]
+#[derive(Default)]
 pub(crate) struct Admitted {
     after: Option<After>,
 }
 
+/// Small, since it moves with every response.
 struct After {
     config: Arc<Config>,
     binding: Option<Binding>,
-    /// Boxed, since few policies give anything back and every response carries this.
+    /// Boxed, since few policies give anything back.
     receipts: Option<Box<[Receipt]>>,
 }
 
@@ -255,13 +257,20 @@ impl Admitted {
     #[inline]
     pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
         if let Some(after) = &self.after {
-            after.refund(response.status());
-            after.write(response.headers_mut());
+            after.finish(response.status(), response.headers_mut());
         }
     }
 }
 
 impl After {
+    #[inline(never)]
+    fn finish(&self, status: StatusCode, headers: &mut HeaderMap) {
+        self.refund(status);
+        if let Some(binding) = self.binding {
+            self.config.write(binding, headers);
+        }
+    }
+
     fn refund(&self, status: StatusCode) {
         let Some(receipts) = &self.receipts else {
             return;
@@ -272,12 +281,6 @@ impl After {
             if limit.policy().gives_back(status) {
                 limit.refund(receipt, now);
             }
-        }
-    }
-
-    fn write(&self, headers: &mut HeaderMap) {
-        if let Some(binding) = self.binding {
-            self.config.write(binding, headers);
         }
     }
 }
@@ -313,7 +316,7 @@ impl Config {
         let more_in = shown(more_in, limit.policy().window());
         headers.append(RATELIMIT_POLICY, self.policy_value());
         headers.append(RATELIMIT, limit_value(limit.item(), units, more_in));
-        for (name, value) in self.legacy(binding, more_in) {
+        for (name, value) in self.legacy(binding, more_in).into_iter().flatten() {
             headers.append(name, value);
         }
     }
@@ -358,44 +361,39 @@ impl Config {
     pub(super) fn refuse_alone(&self, denied: Denied) -> Rejection {
         let Denied { wait, left } = denied;
         let binding = Binding { policy: 0, left };
-        self.refuse_for(self.refusals[0].clone(), binding, wait)
+        self.refuse_for(&self.refusals[0], binding, wait)
     }
 
     #[cold]
     pub(super) fn refuse(&self, refused: &Refused) -> Rejection {
-        let rejection = match &refused.policies[..] {
-            [policy] => self.refusals[*policy].clone(),
-            policies => refusal(&self.limits, policies),
-        };
-        self.refuse_for(rejection, refused.binding, refused.wait)
+        let (binding, wait) = (refused.binding, refused.wait);
+        match &refused.policies[..] {
+            [policy] => self.refuse_for(&self.refusals[*policy], binding, wait),
+            policies => self.refuse_for(&refusal(&self.limits, policies), binding, wait),
+        }
     }
 
     /// Adds what depends on the moment.
-    fn refuse_for(&self, rejection: Rejection, binding: Binding, wait: u64) -> Rejection {
+    fn refuse_for(&self, rejection: &Rejection, binding: Binding, wait: u64) -> Rejection {
         let limit = &self.limits[binding.policy as usize];
         // What the client may not use now is not left to it, and more is what lets it in.
         let units = binding.left.units;
         let more_in = shown(wait, limit.policy().window());
         let (state, retry_after) = refused_values(limit.item(), units, more_in, wait);
-        let fields = [
-            (RETRY_AFTER, retry_after),
-            (RATELIMIT_POLICY, self.policy_value()),
-            (RATELIMIT, state),
-        ];
-        rejection.with_headers(fields.into_iter().chain(self.legacy(binding, more_in)))
+        let mut fields = Vec::with_capacity(if self.legacy.is_some() { 6 } else { 3 });
+        fields.push((RETRY_AFTER, retry_after));
+        fields.push((RATELIMIT_POLICY, self.policy_value()));
+        fields.push((RATELIMIT, state));
+        fields.extend(self.legacy(binding, more_in).into_iter().flatten());
+        rejection.having(fields)
     }
 
-    fn legacy(
-        &self,
-        binding: Binding,
-        more_in: u64,
-    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    fn legacy(&self, binding: Binding, more_in: u64) -> Option<[(HeaderName, HeaderValue); 3]> {
         let limit = &self.limits[binding.policy as usize];
-        let fields = self.legacy.map(|reset| {
+        self.legacy.map(|reset| {
             let now = self.context.wall();
             legacy(reset, limit.current(), binding.left.units, more_in, now)
-        });
-        fields.into_iter().flatten()
+        })
     }
 }
 

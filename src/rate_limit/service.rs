@@ -86,13 +86,13 @@ impl<S> RateLimit<S> {
 #[inline(never)]
 fn refuse<F, A, B>(
     context: &context::Context,
-    request: Request<A>,
+    mut request: Request<A>,
     rejection: Rejection,
 ) -> RateLimitFuture<F, B>
 where
     A: Body + Send + 'static,
     B: RejectionBody,
 {
-    let response = context.refuse(&request, rejection);
+    let response = context.refuse_last(&mut request, rejection);
     RateLimitFuture::refused(request, response)
 }

@@ -317,7 +317,9 @@ impl Store {
         let hash = match address.kind {
             // Already a digest under a key that nobody outside knows.
             AddressKind::Digest => address.bits[1],
-            _ => self.hash(address.bits[0]),
+            // One block of the hash instead of two.
+            AddressKind::V4 => self.hasher.hash(&(address.bits[0] as u32).to_le_bytes()),
+            AddressKind::V6 | AddressKind::Site => self.hash(address.bits[0]),
         };
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
         (shard, hash as u16)

@@ -139,10 +139,10 @@ impl Ring {
         let over = u64::from(used.saturating_sub(limit)) + 1;
         Left {
             units: limit.saturating_sub(used),
-            more_in: if used == 0 {
-                0
-            } else {
-                self.wait(slot, now, segment, over)
+            more_in: match over {
+                _ if used == 0 => 0,
+                1 => self.first_wait(slot, now, segment),
+                over => self.wait(slot, now, segment, over),
             },
         }
     }
@@ -204,6 +204,25 @@ impl Ring {
         }
         // More than the whole limit: never.
         self.memory()
+    }
+
+    /// Nanoseconds until anything is forgotten.
+    #[inline]
+    fn first_wait(&self, slot: &[u32], now: u64, segment: u64) -> u64 {
+        let kept = SEGMENTS - gap(slot, segment).min(SEGMENTS);
+        let oldest = (segment as u32).wrapping_add(1) % SEGMENTS;
+        let step = match slot.get(COUNTS..) {
+            Some(&[a, b, c, d]) => {
+                let counts = [a, b, c, d].into_iter().rev();
+                let counts = counts.fold(0, |all, word| all << u32::BITS | u128::from(word));
+                counts.rotate_right(oldest * 8).trailing_zeros() / 8
+            }
+            _ => (0..kept)
+                .find(|step| self.count(slot, (oldest + step) % SEGMENTS) > 0)
+                .unwrap_or(kept),
+        };
+        let free = segment + 1 + u64::from(step);
+        free.saturating_mul(self.segment).saturating_sub(now)
     }
 
     #[inline]

@@ -253,6 +253,12 @@ struct After {
 }
 
 impl Admitted {
+    /// Whether the response is for anything.
+    #[inline]
+    pub(super) fn has_more(&self) -> bool {
+        self.after.is_some()
+    }
+
     /// Gives back what the response's status earns, and writes the fields. Once.
     #[inline]
     pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
@@ -316,6 +322,13 @@ impl Config {
         let more_in = shown(more_in, limit.policy().window());
         headers.append(RATELIMIT_POLICY, self.policy_value());
         headers.append(RATELIMIT, limit_value(limit.item(), units, more_in));
+        if self.legacy.is_some() {
+            self.write_legacy(binding, more_in, headers);
+        }
+    }
+
+    #[cold]
+    fn write_legacy(&self, binding: Binding, more_in: u64, headers: &mut HeaderMap) {
         for (name, value) in self.legacy(binding, more_in).into_iter().flatten() {
             headers.append(name, value);
         }

@@ -23,6 +23,7 @@ use crate::{head::Head, time::Monotonic};
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
     policy: Policy,
+    is_plain: bool,
     /// The name as it stands in the fields.
     item: Box<[u8]>,
     /// The limit in force, which may have changed since the policy was made.
@@ -95,6 +96,7 @@ impl Limit {
             sites: Store::new(AddressKind::Site, policy.counter(site), site, capacity),
             digests: Store::new(AddressKind::Digest, counter, limit, capacity),
             item: item(policy.name()).into(),
+            is_plain: policy.is_plain(),
             policy,
             missing_told: AtomicBool::new(false),
             shadow_refusals: AtomicU64::new(0),
@@ -118,7 +120,7 @@ impl Limit {
         now: Monotonic,
         want_left: bool,
     ) -> Option<Result<Left, Denied>> {
-        if !self.policy.is_plain() {
+        if !self.is_plain {
             return None;
         }
         let Kind::V4(bits) = Key::of_client(extensions)?.0 else {

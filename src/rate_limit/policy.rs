@@ -297,7 +297,6 @@ impl Policy {
     }
 
     /// Whether the policy only counts clients: the same for all, nothing given back, not in shadow.
-    #[inline]
     pub(super) fn is_plain(&self) -> bool {
         self.key.is_client() && self.quota.is_none() && self.refund.is_none() && !self.shadow
     }

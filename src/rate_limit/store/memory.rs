@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    hash::Hasher as _,
+    hint,
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
 };
 
 use siphasher::sip::SipHasher13;
@@ -318,7 +321,11 @@ impl Store {
             // Already a digest under a key that nobody outside knows.
             AddressKind::Digest => address.bits[1],
             // One block of the hash instead of two.
-            AddressKind::V4 => self.hasher.hash(&(address.bits[0] as u32).to_le_bytes()),
+            AddressKind::V4 => {
+                let mut hasher = self.hasher;
+                hasher.write_u32(address.bits[0] as u32);
+                hasher.finish()
+            }
             AddressKind::V6 | AddressKind::Site => self.hash(address.bits[0]),
         };
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
@@ -468,10 +475,42 @@ impl Resets {
 
 #[inline]
 fn lock(shard: &Shard) -> MutexGuard<'_, State> {
-    // Nothing panics while a shard is locked; were it so, its counts would still stand.
+    match try_lock(shard) {
+        Some(guard) => guard,
+        None => wait(shard),
+    }
+}
+
+#[inline]
+fn try_lock(shard: &Shard) -> Option<MutexGuard<'_, State>> {
+    match shard.0.try_lock() {
+        Ok(guard) => Some(guard),
+        // Nothing panics while a shard is locked; were it so, its counts would still stand.
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// A shard is locked for tens of nanoseconds: sooner than a sleeping thread wakes, and each one
+/// that sleeps makes the other one call the system to wake it. Away for a moment, it leaves the
+/// other one the line for many charges.
+#[cold]
+fn wait(shard: &Shard) -> MutexGuard<'_, State> {
+    for round in 0..SPINS + YIELDS {
+        if round < SPINS {
+            (0..1 << round).for_each(|_| hint::spin_loop());
+        } else {
+            thread::yield_now();
+        }
+        if let Some(guard) = try_lock(shard) {
+            return guard;
+        }
+    }
     shard.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+const SPINS: u32 = 3;
+const YIELDS: u32 = 20;
 /// Resets of a shard that are told apart; past that, charges from before are not given back.
 const MANY_RESETS: usize = 64;
 const SMALL_SHARD: usize = 1_024;

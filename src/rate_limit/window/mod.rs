@@ -121,10 +121,7 @@ impl Window {
                 let ticket = log.judge(slot, now, limit, cost)?;
                 Log::commit(slot, ticket, cost);
             }
-            Self::Ring(ring) => {
-                let ticket = ring.judge(slot, now, limit, cost)?;
-                ring.commit(slot, ticket, cost);
-            }
+            Self::Ring(ring) => return ring.charge(slot, now, limit, cost),
             Self::Gcra(gcra) => {
                 let ticket = gcra.judge(slot, now, limit, cost)?;
                 Gcra::commit(slot, ticket);

@@ -69,10 +69,26 @@ impl Ring {
         if gap > 0 {
             self.turn(slot, segment, gap);
         }
-        let index = segment as u32 % SEGMENTS;
-        let count = self.count(slot, index) + cost;
-        self.set(slot, index, count);
-        slot[SUM] += cost;
+        self.add(slot, segment as u32 % SEGMENTS, cost);
+    }
+
+    /// Judges and charges at once.
+    #[inline]
+    pub(super) fn charge(
+        &self,
+        slot: &mut [u32],
+        now: u64,
+        limit: u32,
+        cost: u32,
+    ) -> Result<(), u64> {
+        let segment = now / self.segment;
+        if slot[NEWEST] == segment as u32 && cost <= limit && slot[SUM] <= limit - cost {
+            self.add(slot, segment as u32 % SEGMENTS, cost);
+            return Ok(());
+        }
+        let ticket = self.judge(slot, now, limit, cost)?;
+        self.commit(slot, ticket, cost);
+        Ok(())
     }
 
     /// Forgets what the segments up to a new one push out.
@@ -230,6 +246,14 @@ impl Ring {
         let bit = index * self.bits;
         let word = slot[COUNTS + (bit / u32::BITS) as usize];
         (word >> (bit % u32::BITS)) & (u32::MAX >> (u32::BITS - self.bits))
+    }
+
+    /// Adds to a count, which has room for the whole limit.
+    #[inline]
+    fn add(&self, slot: &mut [u32], index: u32, cost: u32) {
+        let bit = index * self.bits;
+        slot[COUNTS + (bit / u32::BITS) as usize] += cost << (bit % u32::BITS);
+        slot[SUM] += cost;
     }
 
     #[inline]

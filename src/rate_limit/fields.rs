@@ -35,12 +35,10 @@ pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
             value.extend_from_slice(b", ");
         }
         value.extend_from_slice(limit.item());
-        let mut quota = Backwards::new();
-        quota.number(seconds(limit.policy().window().as_nanos() as u64));
-        quota.text(b";w=");
-        quota.number(limit.current().into());
-        quota.text(b";q=");
-        value.extend_from_slice(quota.as_bytes());
+        value.extend_from_slice(b";q=");
+        Number::of(limit.current().into()).write(&mut value);
+        value.extend_from_slice(b";w=");
+        Number::of(seconds(limit.policy().window().as_nanos() as u64)).write(&mut value);
     }
     header_value(value.into())
 }
@@ -49,10 +47,9 @@ pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
 /// the policy's name as [`item`] writes it.
 #[inline]
 pub(super) fn limit_value(item: &[u8], units: u32, more_in: u64) -> HeaderValue {
-    let state = state(units, more_in);
-    let mut value = Vec::with_capacity(item.len() + state.as_bytes().len());
-    value.extend_from_slice(item);
-    value.extend_from_slice(state.as_bytes());
+    let state = State::of(item, units, more_in);
+    let mut value = Vec::with_capacity(state.len());
+    state.write(&mut value);
     header_value(value.into())
 }
 
@@ -63,27 +60,49 @@ pub(super) fn refused_values(
     more_in: u64,
     wait: u64,
 ) -> (HeaderValue, HeaderValue) {
-    let (state, mut retry_after) = (state(units, more_in), Backwards::new());
-    retry_after.number(seconds(wait).max(1));
-    let end = item.len() + state.as_bytes().len();
+    let state = State::of(item, units, more_in);
+    let retry_after = Number::of(seconds(wait).max(1));
     // One allocation holds both.
-    let mut text = Vec::with_capacity(end + retry_after.as_bytes().len());
-    text.extend_from_slice(item);
-    text.extend_from_slice(state.as_bytes());
-    text.extend_from_slice(retry_after.as_bytes());
+    let mut text = Vec::with_capacity(state.len() + retry_after.digits);
+    state.write(&mut text);
+    retry_after.write(&mut text);
     let text = Bytes::from(text);
-    (header_value(text.slice(..end)), header_value(text.slice(end..)))
+    (
+        header_value(text.slice(..state.len())),
+        header_value(text.slice(state.len()..)),
+    )
 }
 
-/// The parameters of one policy's item in `RateLimit`.
-#[inline]
-fn state(units: u32, more_in: u64) -> Backwards {
-    let mut text = Backwards::new();
-    text.number(seconds(more_in));
-    text.text(b";t=");
-    text.number(units.into());
-    text.text(b";r=");
-    text
+/// One policy's item in `RateLimit`.
+struct State<'a> {
+    item: &'a [u8],
+    units: Number,
+    more_in: Number,
+}
+
+impl<'a> State<'a> {
+    #[inline]
+    fn of(item: &'a [u8], units: u32, more_in: u64) -> Self {
+        Self {
+            item,
+            units: Number::of(units.into()),
+            more_in: Number::of(seconds(more_in)),
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.item.len() + self.units.digits + self.more_in.digits + 6
+    }
+
+    #[inline]
+    fn write(&self, text: &mut Vec<u8>) {
+        text.extend_from_slice(self.item);
+        text.extend_from_slice(b";r=");
+        self.units.write(text);
+        text.extend_from_slice(b";t=");
+        self.more_in.write(text);
+    }
 }
 
 /// A policy's name as a String of RFC 9651 section 3.3.3: `"` and `\` escaped, in quotes.
@@ -126,54 +145,37 @@ pub(super) fn seconds(nanos: u64) -> u64 {
     nanos.div_ceil(NANOS_PER_SECOND)
 }
 
-/// A short text, written from its end, as numbers are made, and without `fmt`, which costs more
-/// than all the rest of a field.
-struct Backwards {
-    text: [u8; 48],
-    start: usize,
+/// A number in decimal digits, without `fmt`, which costs more than all the rest of a field.
+struct Number {
+    number: u64,
+    digits: usize,
 }
 
-impl Backwards {
+impl Number {
     #[inline]
-    fn new() -> Self {
+    fn of(number: u64) -> Self {
+        let log = match u32::try_from(number) {
+            Ok(number) => number.checked_ilog10(),
+            Err(_) => number.checked_ilog10(),
+        };
         Self {
-            text: [0; 48],
-            start: 48,
+            number,
+            digits: log.unwrap_or(0) as usize + 1,
         }
     }
 
     #[inline]
-    fn text(&mut self, text: &[u8]) {
-        for byte in text.iter().rev() {
-            self.push(*byte);
+    fn write(&self, text: &mut Vec<u8>) {
+        let start = text.len();
+        text.resize(start + self.digits, b'0');
+        let mut rest = self.number;
+        for digit in text[start..].iter_mut().rev() {
+            // Most numbers are small, and those are divided faster.
+            (*digit, rest) = match u32::try_from(rest) {
+                Ok(small) => (b'0' + (small % 10) as u8, (small / 10).into()),
+                Err(_) => (b'0' + (rest % 10) as u8, rest / 10),
+            };
         }
-    }
-
-    /// Decimal digits.
-    #[inline]
-    fn number(&mut self, mut number: u64) {
-        // Most numbers are small, and those are divided faster.
-        while number > u64::from(u32::MAX) {
-            self.push(b'0' + (number % 10) as u8);
-            number /= 10;
-        }
-        let mut number = number as u32;
-        while number > 9 {
-            self.push(b'0' + (number % 10) as u8);
-            number /= 10;
-        }
-        self.push(b'0' + number as u8);
-    }
-
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        self.start -= 1;
-        self.text[self.start] = byte;
-    }
-
-    #[inline]
-    fn as_bytes(&self) -> &[u8] {
-        &self.text[self.start..]
     }
 }
 

@@ -69,11 +69,13 @@ fn finish<F, B, E>(
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    let mut answer = inner.poll(cx);
-    if let Poll::Ready(Ok(response)) = &mut answer {
-        admitted.finish(response);
+    match inner.poll(cx) {
+        Poll::Ready(Ok(mut response)) => {
+            admitted.finish(&mut response);
+            Poll::Ready(Ok(response))
+        }
+        answer => answer,
     }
-    answer
 }
 
 impl<F, B> fmt::Debug for RateLimitFuture<F, B> {

@@ -142,21 +142,23 @@ impl Table {
     pub(super) fn reslot(&mut self, slot_words: usize, mut adopt: impl FnMut(&mut [u32], &[u32])) {
         let head = 1 + usize::from(self.key_words);
         let (old_slot, old_stride) = (usize::from(self.slot_words), usize::from(self.stride));
-        let stride = stride(self.key_words.into(), slot_words);
-        let (mut words, start) = entries_of(stride, self.entries());
-        let entries = words[start.into()..].chunks_exact_mut(stride.into());
-        let held = self.words[self.start.into()..].chunks_exact(old_stride);
-        for (entry, held) in entries.zip(held).filter(|(_, held)| held[0] != EMPTY) {
+        self.stride = stride(self.key_words.into(), slot_words);
+        self.slot_words = slot_words as u8;
+        let (words, start) = entries_of(self.stride, self.entries());
+        let old = std::mem::replace(&mut self.words, words);
+        let old = &old[std::mem::replace(&mut self.start, start).into()..];
+        for held in old.chunks_exact(old_stride).filter(|held| held[0] != EMPTY) {
+            // Not where it was: the search may begin elsewhere now.
+            let at = self.at(self.vacancy(held[0] as u16));
+            let entry = &mut self.words[at..][..head + slot_words];
             entry[..head].copy_from_slice(&held[..head]);
-            adopt(&mut entry[head..][..slot_words], &held[head..][..old_slot]);
+            adopt(&mut entry[head..], &held[head..][..old_slot]);
         }
         let mut overflow = vec![0; self.rest.overflow.len() / old_slot * slot_words];
         let slots = overflow.chunks_exact_mut(slot_words);
         for (slot, held) in slots.zip(self.rest.overflow.chunks_exact(old_slot)) {
             adopt(slot, held);
         }
-        (self.words, self.start, self.stride) = (words, start, stride);
-        self.slot_words = slot_words as u8;
         self.rest.overflow = overflow;
     }
 
@@ -208,7 +210,7 @@ impl Table {
     fn search<const KEY_WORDS: usize>(&self, probe: &Probe) -> Option<usize> {
         let key = probe.key.first_chunk::<KEY_WORDS>()?;
         let mask = self.mask as usize;
-        let mut index = usize::from(probe.home) & mask;
+        let mut index = self.home(probe.home);
         loop {
             let (meta, entry) = self.words.get(self.at(index)..)?.split_first()?;
             if *meta == EMPTY {
@@ -272,7 +274,7 @@ impl Table {
     /// The first free entry from `home` on.
     fn vacancy(&self, home: u16) -> usize {
         let mask = self.mask as usize;
-        let mut index = usize::from(home) & mask;
+        let mut index = self.home(home);
         while self.words[self.at(index)] != EMPTY {
             index = (index + 1) & mask;
         }
@@ -327,7 +329,7 @@ impl Table {
             if meta == EMPTY {
                 break;
             }
-            let home = meta as usize & 0xffff & mask;
+            let home = self.home(meta as u16);
             // An entry may stand anywhere from its home on.
             if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
                 let (from, to) = (self.at(next), self.at(hole));
@@ -346,6 +348,18 @@ impl Table {
         } else {
             self.mask as usize + 1
         }
+    }
+
+    /// Where the search for a key begins: with the first entry of a cache line, so that most keys
+    /// are found in the line that is looked at first.
+    #[inline]
+    fn home(&self, home: u16) -> usize {
+        let first = match self.stride {
+            4 => !3,
+            8 => !1,
+            _ => !0,
+        };
+        usize::from(home) & self.mask as usize & first
     }
 
     /// The first word of an entry.

@@ -353,7 +353,8 @@ fn keys() {
     let theirs = keyed(1_000_000);
     let of = |policy| layer(roomy(policy)).layer(Inner);
     let long = Policy::strict("long", 16, WINDOW).unwrap();
-    let (mut log, mut ring, mut gcra) = (of(auth()), of(general()), of(smooth()));
+    let mut log = paced(roomy(auth()), MANY).layer(Inner);
+    let (mut ring, mut gcra) = (of(general()), of(smooth()));
     let mut long = of(long);
     let ip = |random: &mut Random| Ipv4Addr::from_bits(scatter(random.next() as u32 % MANY));
     for key in 0..MANY {

@@ -600,12 +600,49 @@ async fn an_issuer_publishes_its_keys_and_rotates_them_with_overlap() {
     assert!(skipped.is_empty());
     let elsewhere = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
     assert!(elsewhere.verify(old.as_str(), clock.wall()).is_ok());
-    clock.advance(Duration::from_secs(7_201));
-    issuer.rotate(&key("c"), clock.wall()).unwrap();
-    assert_eq!(ids(), ["c", "b"]);
-    assert!(issuer.rotate(&key("b"), clock.wall()).is_err() || ids()[0] == "b");
+    let late = Duration::from_secs(7_201);
+    let c = key("c");
+    for (next, expected) in [
+        (&c, &["c", "b"][..]),
+        (&key("d"), &["d", "c"]),
+        (&key("e"), &["e", "d"]),
+    ] {
+        clock.advance(late);
+        issuer.rotate(next, clock.wall()).unwrap();
+        assert_eq!(ids(), expected);
+    }
+    // Another key of a name that stands is refused, and nothing changed.
+    assert!(issuer.rotate(&key("d"), clock.wall()).is_err());
+    assert!(issuer.announce(&key("e")).is_err());
+    assert_eq!(ids(), ["e", "d"]);
+    // A key that comes back signs, and stands once.
+    issuer.announce(&c).unwrap();
+    issuer.announce(&c).unwrap();
+    assert_eq!(ids(), ["e", "d", "c"]);
+    issuer.rotate(&c, clock.wall()).unwrap();
+    issuer.rotate(&c, clock.wall()).unwrap();
+    issuer.announce(&c).unwrap();
+    assert_eq!(ids(), ["c", "d", "e"]);
     let post = Request::post("/").body(()).unwrap();
     assert_eq!(endpoint.clone().oneshot(post).await.unwrap().status(), 405);
+}
+
+#[test]
+fn a_key_that_got_out_is_withdrawn_at_once() {
+    let now = ManualClock::new().wall();
+    let key = |id: &str| jwt_support::signing_key(Algorithm::EdDSA).with_id(id);
+    let issuer = Issuer::new(key("a"), ISSUER, AUDIENCE).unwrap();
+    let verifier = Verifier::new(issuer.key_set(), ISSUER, AUDIENCE).unwrap();
+    let old = issuer.issue(&AccessToken::new("u"), now).unwrap();
+    assert!(issuer.withdraw("a").is_err());
+    issuer.rotate(&key("b"), now).unwrap();
+    assert!(verifier.verify(old.as_str(), now).is_ok());
+    assert!(issuer.withdraw("a").unwrap());
+    assert!(!issuer.withdraw("a").unwrap());
+    let refused = verifier.verify(old.as_str(), now).unwrap_err();
+    assert_eq!(refused, VerifyError::UnknownKey);
+    let new = issuer.issue(&AccessToken::new("u"), now).unwrap();
+    assert!(verifier.verify(new.as_str(), now).is_ok());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
     error::VerifyError,
     header::{Header, TokenKind, TokenTypes},
     json::Json,
-    key_set::{KeySet, Keys, Prepared},
+    key_set::{KeySet, Keys, Prepared, Slot},
     verified::{Token, Verified},
 };
 use crate::{error::ConfigError, identity::Identity, time::UnixMillis};
@@ -99,6 +99,7 @@ pub(crate) struct Config {
     pub(crate) leeway: Duration,
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: usize,
+    required: Arc<[&'static str]>,
 }
 
 /// An issuer and its keys. A key never counts for another issuer's token (RFC 8725 section 3.8).
@@ -131,6 +132,7 @@ impl Verifier {
                 leeway: Duration::ZERO,
                 max_age: None,
                 max_bytes: MAX_TOKEN_BYTES,
+                required: Arc::default(),
             }),
         })
     }
@@ -198,6 +200,13 @@ impl Verifier {
         self.with(|config| config.max_age = Some(max_age))
     }
 
+    /// Refuses tokens without these claims, or with `null` for one. `sub` and `exp` are always
+    /// required, `iss` and `aud` unless opted out of. RFC 9068 section 2.2 has issuers write
+    /// `iat`, `jti` and `client_id` too.
+    pub fn with_required_claims(self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.with(|config| config.required = names.into_iter().collect())
+    }
+
     /// Reads no token longer than this. 8 KiB by default.
     pub fn with_max_token_bytes(self, bytes: usize) -> Self {
         self.with(|config| config.max_bytes = bytes)
@@ -224,26 +233,24 @@ impl Verifier {
             return Ok(known);
         }
         let signed = Jws::split(token, config.max_bytes)?;
-        // With several issuers, the one that is read before the signature chooses the keys and
+        // Of several issuers, the one that is read before the signature chooses the keys and
         // nothing else.
-        let (trust, early) = match config.trusts.as_slice() {
-            [only] => (only, None),
-            several => {
-                let text = signed.payload_text()?;
-                (trust_of(several, &text)?, Some(text))
-            }
+        let only = match config.trusts.as_slice() {
+            [only] => Some((only, self.signer(&signed, only, now)?)),
+            _ => None,
         };
-        let keys = trust.keys.current();
-        keys.check(now)?;
-        let (key, kind) = signed.verify(&keys, &trust.keys)?;
-        if !config.types.accept(kind) {
-            return Err(VerifyError::WrongType);
-        }
-        key.remember(signed.header, kind);
-        let text = early.map_or_else(|| signed.payload_text(), Ok)?;
+        let text = signed.payload_text()?;
         let json = Json::object(&text)?;
         let registered = Registered::read(&json)?;
+        let (trust, key) = match only {
+            Some(only) => only,
+            None => {
+                let trust = trust_of(&config.trusts, registered.issuer)?;
+                (trust, self.signer(&signed, trust, now)?)
+            }
+        };
         registered.check(config, trust, now)?;
+        claims::check_presence(&json, &config.required)?;
         let claims = fill(&json)?;
         let expires_at = registered.expires_at;
         let (issued_at, not_before) = (registered.issued_at, registered.not_before);
@@ -265,9 +272,26 @@ impl Verifier {
             claims,
         );
         if let Some(cache) = &config.cache {
-            cache.remember(token, &verified, key);
+            cache.remember(token, &verified, &key);
         }
         Ok(verified)
+    }
+
+    /// The key of an issuer that signed a token of a type that is accepted.
+    fn signer(
+        &self,
+        signed: &Jws<'_>,
+        trust: &Trust,
+        now: UnixMillis,
+    ) -> Result<Arc<Prepared>, VerifyError> {
+        let keys = trust.keys.current();
+        keys.check(now)?;
+        let (slot, kind) = signed.verify(&keys, &trust.keys)?;
+        if !self.config.types.accept(kind) {
+            return Err(VerifyError::WrongType);
+        }
+        slot.remember(signed.header, kind);
+        Ok(Arc::clone(&slot.key))
     }
 
     /// A token that was verified before, held to everything but its signature.
@@ -294,7 +318,7 @@ impl Verifier {
             verified.issued_at(),
         );
         if let Err(error) = checked {
-            cache.forget(token);
+            cache.forget::<C>(token);
             return Err(error);
         }
         Ok(Some(verified))
@@ -372,14 +396,14 @@ impl<'a> Jws<'a> {
         &self,
         keys: &'k Keys,
         set: &KeySet,
-    ) -> Result<(&'k Arc<Prepared>, TokenKind), VerifyError> {
+    ) -> Result<(&'k Slot, TokenKind), VerifyError> {
         let mut buffer = [0; MAX_SIGNATURE_BYTES];
         let signature = decode(self.signature, &mut buffer)?;
         let known = keys.recall(self.header);
-        if let Some((key, kind)) = known
-            && key.verify(self.message, signature)
+        if let Some((slot, kind)) = known
+            && slot.verify(self.message, signature)
         {
-            return Ok((key, kind));
+            return Ok((slot, kind));
         }
         let mut header = [0; MAX_HEADER_BYTES];
         let header = decode(self.header, &mut header)?;
@@ -391,12 +415,12 @@ impl<'a> Jws<'a> {
                 set.report_missing(id);
             }
         })?;
-        let tried = |key: &Arc<Prepared>| known.is_some_and(|(other, _)| Arc::ptr_eq(key, other));
+        let tried = |slot: &Slot| known.is_some_and(|(other, _)| std::ptr::eq(slot, other));
         candidates
             .iter()
-            .filter(|key| !tried(key))
-            .find(|key| key.verify(self.message, signature))
-            .map(|key| (key, header.kind))
+            .filter(|slot| !tried(slot))
+            .find(|slot| slot.verify(self.message, signature))
+            .map(|slot| (slot, header.kind))
             .ok_or(VerifyError::BadSignature)
     }
 
@@ -421,11 +445,8 @@ fn decode<'b>(text: &str, buffer: &'b mut [u8]) -> Result<&'b [u8], VerifyError>
 }
 
 /// Whose token it says that it is.
-fn trust_of<'t>(trusts: &'t [Trust], payload: &str) -> Result<&'t Trust, VerifyError> {
-    let json = Json::object(payload)?;
-    let issuer = Registered::read(&json)?
-        .issuer
-        .ok_or(VerifyError::MissingClaim("iss"))?;
+fn trust_of<'t>(trusts: &'t [Trust], issuer: Option<&str>) -> Result<&'t Trust, VerifyError> {
+    let issuer = issuer.ok_or(VerifyError::MissingClaim("iss"))?;
     trusts
         .iter()
         .find(|trust| trust.issuer.accepts(issuer))

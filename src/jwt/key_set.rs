@@ -37,8 +37,8 @@ struct Shared {
     missing: OnceLock<Box<Missing>>,
 }
 
-/// Hears of the id.
-type Missing = dyn Fn(&str) + Send + Sync;
+/// Hears of an id, and says whether there could be such a key of that algorithm.
+type Missing = dyn Fn(&str, Algorithm) -> bool + Send + Sync;
 
 impl KeySet {
     /// These keys.
@@ -183,9 +183,12 @@ impl KeySet {
         let _ = self.shared.missing.set(hook);
     }
 
-    pub(crate) fn report_missing(&self, id: &str) {
-        if let Some(hook) = self.shared.missing.get() {
-            hook(id);
+    /// Has a key looked for that is not here, and says what its lack is.
+    pub(crate) fn look_for(&self, header: &Header<'_>, lack: VerifyError) -> VerifyError {
+        match (self.shared.missing.get(), header.key_id()) {
+            // An issuer may turn to an algorithm that it had no key for.
+            (Some(hook), Some(id)) if hook(id, header.algorithm) => VerifyError::UnknownKey,
+            _ => lack,
         }
     }
 

@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use crate::{error::ConfigError, head::Head};
+use crate::{cookie, error::ConfigError, head::Head};
 
 /// A place where a request may carry its token.
 ///
@@ -91,13 +91,7 @@ impl TokenSource {
         match &self.place {
             Place::Bearer => Ok(bearer(head.headers)?.map(Cow::Borrowed)),
             Place::Cookie(name) => {
-                let cookies = head.headers.get_all(COOKIE).iter();
-                only_one(
-                    cookies
-                        .flat_map(|field| cookies_of(field.as_bytes()))
-                        .filter_map(|cookie| cookie_value(cookie, name))
-                        .filter(|value| !value.is_empty()),
-                )
+                only_one(cookie::values(head.headers, name).filter(|value| !value.is_empty()))
             }
             Place::WebSocketProtocol(prefix) => {
                 let fields = head.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
@@ -119,8 +113,8 @@ impl TokenSource {
                     headers.remove(AUTHORIZATION);
                 }
             }
-            Place::Cookie(name) => rebuild(headers, &COOKIE, b';', |cookie| {
-                cookie_value(cookie, name).is_some()
+            Place::Cookie(name) => rebuild(headers, &COOKIE, b';', |pair| {
+                cookie::value(pair, name).is_some()
             }),
             Place::WebSocketProtocol(prefix) => {
                 rebuild(headers, &SEC_WEBSOCKET_PROTOCOL, b',', |item| {
@@ -200,14 +194,6 @@ fn only_one<'a>(
         return Err(CredentialError::Several);
     }
     token68(token).map(|token| Some(Cow::Borrowed(token)))
-}
-
-fn cookies_of(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
-}
-
-fn cookie_value<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
 /// Writes the fields of one name anew, without the items that are the token's.

@@ -410,11 +410,9 @@ impl<'a> Jws<'a> {
         let header = str::from_utf8(header).map_err(|_| VerifyError::Malformed)?;
         let json = Json::object(header)?;
         let header = Header::of(&json)?;
-        let candidates = keys.candidates(&header).inspect_err(|error| {
-            if let (VerifyError::UnknownKey, Some(id)) = (error, header.key_id()) {
-                set.report_missing(id);
-            }
-        })?;
+        let candidates = keys
+            .candidates(&header)
+            .map_err(|lack| set.look_for(&header, lack))?;
         let tried = |slot: &Slot| known.is_some_and(|(other, _)| std::ptr::eq(slot, other));
         candidates
             .iter()

@@ -8,6 +8,7 @@ use std::{
 };
 
 use base64::{DecodeSliceError, Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use memchr::memchr_iter;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -228,10 +229,35 @@ impl Verifier {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let config = &*self.config;
-        if let Some(known) = self.recall(token, now)? {
-            return Ok(known);
+        match self.recall(token.as_bytes(), now)? {
+            Some(known) => Ok(known),
+            None => self.verify_anew(token, now),
         }
+    }
+
+    /// As [`verify_as`](Self::verify_as), for what may be no text at all.
+    pub(crate) fn verify_bytes<C>(
+        &self,
+        token: &[u8],
+        now: UnixMillis,
+    ) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        match self.recall(token, now)? {
+            Some(known) => Ok(known),
+            None => {
+                let token = str::from_utf8(token).map_err(|_| VerifyError::Malformed)?;
+                self.verify_anew(token, now)
+            }
+        }
+    }
+
+    fn verify_anew<C>(&self, token: &str, now: UnixMillis) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let config = &*self.config;
         let signed = Jws::split(token, config.max_bytes)?;
         // Of several issuers, the one that is read before the signature chooses the keys and
         // nothing else.
@@ -295,7 +321,7 @@ impl Verifier {
     }
 
     /// A token that was verified before, held to everything but its signature.
-    fn recall<C>(&self, token: &str, now: UnixMillis) -> Result<Option<Verified<C>>, VerifyError>
+    fn recall<C>(&self, token: &[u8], now: UnixMillis) -> Result<Option<Verified<C>>, VerifyError>
     where
         C: Send + Sync + 'static,
     {
@@ -375,11 +401,12 @@ impl<'a> Jws<'a> {
         if token.len() > max_bytes {
             return Err(VerifyError::TooLarge);
         }
-        let (header, rest) = token.split_once('.').ok_or(VerifyError::Malformed)?;
-        let (payload, signature) = rest.split_once('.').ok_or(VerifyError::Malformed)?;
-        if signature.contains('.') {
+        let mut dots = memchr_iter(b'.', token.as_bytes());
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err(VerifyError::Malformed);
-        }
+        };
+        let (header, payload) = (&token[..first], &token[first + 1..second]);
+        let signature = &token[second + 1..];
         if header.len() > MAX_HEADER_CHARS || signature.len() > MAX_SIGNATURE_CHARS {
             return Err(VerifyError::TooLarge);
         }
@@ -387,7 +414,7 @@ impl<'a> Jws<'a> {
             header,
             payload,
             signature,
-            message: &token[..header.len() + 1 + payload.len()],
+            message: &token[..second],
         })
     }
 

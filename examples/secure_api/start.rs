@@ -18,7 +18,7 @@ use portcullis::{
     secret::{Secret, Secrets},
     session::{Grants, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
-    upload::UploadPolicy,
+    upload::{MIB, Spool, UploadPolicy, scan::Clamd},
 };
 use std::time::Duration;
 
@@ -49,11 +49,18 @@ impl From<ConfigError> for StartError {
 /// The policy for uploads that the settings ask for.
 pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> {
     let max = settings.upload_max_file_bytes;
-    Ok(UploadPolicy::new(&settings.upload_allowed_types)
+    let policy = UploadPolicy::new(&settings.upload_allowed_types)
         .map_err(|fault| fault.named("UPLOAD_ALLOWED_TYPES"))?
         .max_file(max)
         .max_body(max.saturating_mul(2).saturating_add(1024 * 1024))
-        .idle(Duration::from_secs(20)))
+        .idle(Duration::from_secs(20));
+    Ok(match &settings.clamd_addr {
+        // What is refused late is never shown to the handler.
+        Some(addr) => policy
+            .scan_with(Clamd::at(addr).max_bytes(max))
+            .spool(Spool::new(SPOOL)),
+        None => policy,
+    })
 }
 
 /// The whole service.
@@ -223,4 +230,6 @@ fn is_private(head: Head<'_>) -> bool {
 }
 
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(3_600);
+/// For all uploads that wait for the scanner.
+const SPOOL: u64 = 1_024 * MIB;
 const SESSION_END: Duration = Duration::from_secs(30 * 86_400);

@@ -85,6 +85,8 @@ pub struct Settings {
     pub upload_max_file_bytes: u64,
     /// `UPLOAD_ALLOWED_TYPES`: media types, comma-separated.
     pub upload_allowed_types: Vec<String>,
+    /// `CLAMD_ADDR`: `host:port` or the path of a socket; set: every file is scanned by ClamAV.
+    pub clamd_addr: Option<String>,
 }
 
 /// Where a service runs.
@@ -167,6 +169,7 @@ impl Default for Settings {
             trusted_proxies: TrustedProxies::none(),
             upload_max_file_bytes: 5 * 1024 * 1024,
             upload_allowed_types: UPLOAD_TYPES.map(Into::into).to_vec(),
+            clamd_addr: None,
         }
     }
 }
@@ -247,13 +250,11 @@ impl Reader<'_> {
                 "must differ from JWT_SECRET, and so must the previous ones",
             );
         }
-        for name in ["REDIS_URL", "CLAMD_ADDR"] {
-            if self.text_or_file(name).is_some() {
-                self.fault(
-                    name,
-                    "is not used by this version; unset it, so that nobody relies on it",
-                );
-            }
+        if self.text_or_file("REDIS_URL").is_some() {
+            self.fault(
+                "REDIS_URL",
+                "is not used by this version; unset it, so that nobody relies on it",
+            );
         }
         let lowest_cost = if production { 10 } else { 4 };
         Settings {
@@ -305,6 +306,7 @@ impl Reader<'_> {
                 default.upload_max_file_bytes,
             ),
             upload_allowed_types: self.upload_types().unwrap_or(default.upload_allowed_types),
+            clamd_addr: self.clamd_addr(),
         }
     }
 
@@ -420,6 +422,19 @@ impl Reader<'_> {
                 TrustedProxies::none()
             }),
         }
+    }
+
+    fn clamd_addr(&mut self) -> Option<String> {
+        let addr = self.text("CLAMD_ADDR")?;
+        let tcp = addr.rsplit_once(':').is_some_and(|(host, port)| {
+            let port = port.parse::<u16>().is_ok_and(|port| port > 0);
+            port && !host.is_empty() && !host.contains(['/', ' '])
+        });
+        if tcp || addr.starts_with('/') {
+            return Some(addr);
+        }
+        self.fault("CLAMD_ADDR", "takes host:port, or the path of a socket");
+        None
     }
 
     fn upload_types(&mut self) -> Option<Vec<String>> {
@@ -647,13 +662,33 @@ mod tests {
     #[test]
     fn what_is_not_used_is_not_ignored() {
         assert_eq!(
-            read(&[
-                ("CLAMD_ADDR", "127.0.0.1:3310"),
-                ("REDIS_URL", "redis://db")
-            ])
-            .unwrap_err(),
-            ["REDIS_URL", "CLAMD_ADDR"]
+            read(&[("REDIS_URL", "redis://db")]).unwrap_err(),
+            ["REDIS_URL"]
         );
+    }
+
+    #[test]
+    fn a_scanner_is_somewhere() {
+        for addr in [
+            "127.0.0.1:3310",
+            "clamav:3310",
+            "[::1]:3310",
+            "/run/clamd.sock",
+        ] {
+            let settings = read(&[("CLAMD_ADDR", addr)]).unwrap();
+            assert_eq!(settings.clamd_addr.as_deref(), Some(addr));
+        }
+        for bad in [
+            "clamav",
+            "clamav:",
+            ":3310",
+            "clamav:0",
+            "clamav:port",
+            "run/clamd.sock",
+            "a b:1",
+        ] {
+            assert_eq!(read(&[("CLAMD_ADDR", bad)]).unwrap_err(), ["CLAMD_ADDR"]);
+        }
     }
 
     #[test]

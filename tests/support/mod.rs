@@ -1,5 +1,7 @@
 //! What several test files share.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
+#[cfg(feature = "clamd")]
+pub mod clamd;
 pub mod probe;
 pub mod server;

@@ -107,6 +107,13 @@ fn every_layer_keeps_every_rule() {
         table.hold("JwtLayer", jwt.clone(), identified);
         table.refuse("JwtLayer", jwt, request);
     }
+    #[cfg(feature = "api-key")]
+    {
+        use portcullis::api_key::{ApiKeyLayer, ApiKeys, MemoryKeys};
+        let keys = ApiKeyLayer::new(ApiKeys::new(MemoryKeys::new(), "dev").unwrap());
+        table.hold("ApiKeyLayer", keys.clone(), identified);
+        table.refuse("ApiKeyLayer", keys, request);
+    }
     let scope = RequireScopeLayer::new("read").unwrap();
     table.hold("RequireScopeLayer", scope.clone(), identified);
     table.refuse("RequireScopeLayer", scope, request);

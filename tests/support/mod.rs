@@ -3,3 +3,5 @@
 
 pub mod probe;
 pub mod server;
+#[cfg(feature = "refresh-token")]
+pub mod store;

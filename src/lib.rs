@@ -24,6 +24,7 @@ pub mod body;
 pub mod body_limit;
 pub mod client;
 mod context;
+mod cookie;
 #[cfg(feature = "cors")]
 pub mod cors;
 #[cfg(feature = "csrf")]
@@ -43,6 +44,8 @@ mod json;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keyed;
+#[cfg(feature = "login-throttle")]
+pub mod login_throttle;
 mod origin;
 #[cfg(feature = "password")]
 pub mod password;

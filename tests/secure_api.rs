@@ -3,6 +3,7 @@
     feature = "axum",
     feature = "headers",
     feature = "jwt",
+    feature = "login-throttle",
     feature = "password",
     feature = "rate-limit",
     feature = "sqlite",
@@ -23,9 +24,9 @@ use std::{
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode,
     header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
-        REFERRER_POLICY, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
-        X_CONTENT_TYPE_OPTIONS,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE,
+        HeaderMap, REFERRER_POLICY, RETRY_AFTER, SERVER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
     multipart::{Form, Part},
 };
@@ -402,6 +403,60 @@ async fn parallel_calls_never_exceed_a_limit() {
         .iter()
         .filter(|status| **status == StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.count(), 60);
+}
+
+#[tokio::test]
+async fn a_botnet_cannot_guess_and_a_stranger_cannot_lock_the_owner_out() {
+    let server = Server::start(&[
+        ("TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("AUTH_ACCOUNT_FAILURES_MAX", "3"),
+        ("AUTH_RATE_LIMIT_MAX", "100"),
+    ]);
+    let api = Api::new(&server);
+    let created = api.post("/auth/register", &credentials("owner")).await;
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let login = async |from: u8, body: &Value, cookie: &str| {
+        let request = api
+            .raw(Method::POST, "/auth/login")
+            .header("x-forwarded-for", format!("203.0.113.{from}"))
+            .json(body);
+        let request = match cookie {
+            "" => request,
+            cookie => request.header(COOKIE, cookie),
+        };
+        request.send().await.unwrap()
+    };
+    let entered = login(1, &credentials("owner"), "").await;
+    assert_eq!(entered.status(), StatusCode::OK);
+    let set = entered.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(set.ends_with("; Path=/; Secure; HttpOnly; SameSite=Strict"));
+    let known = set.split(';').next().unwrap();
+
+    let wrong = |name: &str| json!({"username": name, "password": "wrong-password"});
+    for name in ["Owner", "nobody", "not a name"] {
+        for bot in 10..13 {
+            problem(login(bot, &wrong(name), "").await, 401).await;
+        }
+        for bot in 20..23 {
+            let refused = login(bot, &wrong(name), "").await;
+            assert!(refused.headers().contains_key(RETRY_AFTER));
+            assert!(!refused.headers().contains_key(SET_COOKIE));
+            problem(refused, 429).await;
+        }
+    }
+    // The right password does not help a stranger, and the owner comes in.
+    problem(login(30, &credentials("owner"), "").await, 429).await;
+    let again = login(1, &credentials("owner"), known).await;
+    assert_eq!(again.status(), StatusCode::OK);
+    let device = again.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    let device = device.split(';').next().unwrap();
+
+    // Whoever stole the cookie has as many guesses, and no more.
+    for _ in 0..3 {
+        problem(login(40, &wrong("owner"), device).await, 401).await;
+    }
+    problem(login(41, &wrong("owner"), known).await, 429).await;
+    assert!(server.log.lock().unwrap().contains("authn_login_lock"));
 }
 
 #[tokio::test]

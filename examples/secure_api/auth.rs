@@ -1,9 +1,12 @@
 //! Register, log in, refresh, log out.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, Json, extract::State};
-use http::{HeaderMap, StatusCode, header::USER_AGENT};
+use axum::{Extension, Json, extract::State, response::AppendHeaders};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{SET_COOKIE, USER_AGENT},
+};
 use portcullis::{
     Client, Rejection, RejectionKind,
     event::{EventKind, SecurityEvent},
@@ -82,11 +85,43 @@ pub(crate) async fn login(
     client: Option<Extension<Client>>,
     headers: HeaderMap,
     ProblemJson(body): ProblemJson<Credentials>,
-) -> Result<Json<Value>, Rejection> {
+) -> Result<(AppendHeaders<[(HeaderName, HeaderValue); 1]>, Json<Value>), Rejection> {
     let ip = client.and_then(|client| client.ip());
+    app.hasher.check(&body.password)?;
+    let name = body.username.to_ascii_lowercase();
+    let attempt = app.throttle.attempt(&name, &headers)?;
+    let pair = match start_session(&app, ip, &headers, &name, &body.password).await {
+        Ok(Some(pair)) => pair,
+        Ok(None) => {
+            let event = SecurityEvent::new(EventKind::AuthnLoginFail)
+                .with_rule("accounts", "wrong_credentials");
+            app.context.emit(event.with_client(ip));
+            return Err(Rejection::new(
+                RejectionKind::Unauthenticated,
+                "accounts",
+                "wrong_credentials",
+            )
+            .with_detail("User name and password do not match."));
+        }
+        Err(rejection) => {
+            attempt.withdraw();
+            return Err(rejection);
+        }
+    };
+    let known = AppendHeaders([(SET_COOKIE, attempt.succeed())]);
+    Ok((known, token_pair(&pair)))
+}
+
+/// A session, where the credentials are right; `None` where they are not.
+async fn start_session(
+    app: &App,
+    ip: Option<IpAddr>,
+    headers: &HeaderMap,
+    name: &str,
+    password: &str,
+) -> Result<Option<TokenPair>, Rejection> {
     let hasher = app.hasher.for_client(ip);
-    hasher.check(&body.password)?;
-    let account = match canonical_username(&body.username) {
+    let account = match canonical_username(name) {
         Some(name) => app
             .accounts
             .by_username(&name)
@@ -110,20 +145,12 @@ pub(crate) async fn login(
     let stored = account
         .as_ref()
         .map(|account| account.password_hash.as_str());
-    let verified = hasher.verify(&body.password, stored).await?;
+    let verified = hasher.verify(password, stored).await?;
     let (Some(account), Some(login), true) = (account, login, verified.is_correct()) else {
-        let event = SecurityEvent::new(EventKind::AuthnLoginFail)
-            .with_rule("accounts", "wrong_credentials");
-        app.context.emit(event.with_client(ip));
-        return Err(Rejection::new(
-            RejectionKind::Unauthenticated,
-            "accounts",
-            "wrong_credentials",
-        )
-        .with_detail("User name and password do not match."));
+        return Ok(None);
     };
     if verified.rehash_due()
-        && let Ok(hash) = hasher.hash(&body.password).await
+        && let Ok(hash) = hasher.hash(password).await
     {
         let stored = app
             .accounts
@@ -143,7 +170,7 @@ pub(crate) async fn login(
     let pair = app.sessions.start_login(login, device).await?;
     let event = SecurityEvent::new(EventKind::AuthnLoginSuccess).with_client(ip);
     app.context.emit(event.with_subject(account.id));
-    Ok(token_pair(&pair))
+    Ok(Some(pair))
 }
 
 /// `POST /auth/refresh`

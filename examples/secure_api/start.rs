@@ -10,6 +10,7 @@ use portcullis::{
     ClientLayer, ConfigError, Context, DenyList, Head,
     headers::SecurityHeaders,
     jwt::{Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
+    login_throttle::LoginThrottle,
     password::PasswordHasher,
     problem,
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
@@ -27,6 +28,7 @@ use crate::{accounts::Accounts, api, auth, health::Health, page};
 pub(crate) struct App {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) hasher: PasswordHasher,
+    pub(crate) throttle: LoginThrottle,
     pub(crate) sessions: Sessions,
     pub(crate) context: Context,
 }
@@ -67,6 +69,12 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
     )?
     .with_ttl(settings.jwt_access_ttl)?;
     let keep = MAX_ACCESS_TTL + settings.jwt_leeway;
+    let throttle = LoginThrottle::new(
+        settings.auth_account_failures_max,
+        settings.rate_limit_window,
+        &refresh,
+    )?
+    .with_context(context.clone());
     let (accounts, tokens, deny_list) = stores(settings, &context, refresh, keep).await?;
     let tokens = tokens
         .with_context(context.clone())
@@ -115,6 +123,7 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
         hasher: PasswordHasher::new()
             .with_cost(settings.bcrypt_cost)?
             .with_context(context.clone()),
+        throttle,
         sessions: sessions.clone(),
         context,
     });

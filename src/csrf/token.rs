@@ -4,11 +4,12 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
+use http::HeaderName;
 use sha2::Sha256;
 
 use super::policy::{is_safe, refuse};
 use crate::{
+    cookie,
     error::ConfigError,
     head::Head,
     identity::Identity,
@@ -111,7 +112,7 @@ impl CsrfTokens {
             return Ok(());
         }
         let session = match &self.cookie {
-            Some(name) => cookie(head.headers, name),
+            Some(name) => cookie::sole(head.headers, name),
             None => head
                 .extensions
                 .get::<Identity>()
@@ -157,22 +158,6 @@ fn mac(key: &Hmac<Sha256>, session: &str, nonce: &[u8]) -> Hmac<Sha256> {
     mac.update(session.as_bytes());
     mac.update(nonce);
     mac
-}
-
-/// The one value of a cookie; none where two claim the name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|line: &HeaderValue| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(own, _)| own.trim() == name)
-        .map(|(_, value)| value.trim());
-    match (values.next(), values.next()) {
-        (value, None) => value,
-        _ => None,
-    }
 }
 
 const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");

@@ -71,6 +71,9 @@ pub struct Settings {
     pub rate_limit_max_requests: u32,
     /// `AUTH_RATE_LIMIT_MAX`: limit of register, login and password per client; default 5.
     pub auth_rate_limit_max: u32,
+    /// `AUTH_ACCOUNT_FAILURES_MAX`: failed logins per account and window; default 10. A device that
+    /// logged in before has as many of its own.
+    pub auth_account_failures_max: u32,
     /// `MODEL_RATE_LIMIT_MAX`: limit per client and minute; default 20.
     pub model_rate_limit_max: u32,
     /// `UPLOAD_RATE_LIMIT_MAX`: limit per client and hour; default 10.
@@ -158,6 +161,7 @@ impl Default for Settings {
             rate_limit_window: Duration::from_secs(900),
             rate_limit_max_requests: 100,
             auth_rate_limit_max: 5,
+            auth_account_failures_max: 10,
             model_rate_limit_max: 20,
             upload_rate_limit_max: 10,
             trusted_proxies: TrustedProxies::none(),
@@ -286,6 +290,10 @@ impl Reader<'_> {
             rate_limit_max_requests: self
                 .limit("RATE_LIMIT_MAX_REQUESTS", default.rate_limit_max_requests),
             auth_rate_limit_max: self.limit("AUTH_RATE_LIMIT_MAX", default.auth_rate_limit_max),
+            auth_account_failures_max: self.limit(
+                "AUTH_ACCOUNT_FAILURES_MAX",
+                default.auth_account_failures_max,
+            ),
             model_rate_limit_max: self.limit("MODEL_RATE_LIMIT_MAX", default.model_rate_limit_max),
             upload_rate_limit_max: self
                 .limit("UPLOAD_RATE_LIMIT_MAX", default.upload_rate_limit_max),

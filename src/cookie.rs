@@ -7,11 +7,14 @@ pub(crate) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<It
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(';'))
-        .filter_map(|pair| pair.split_once('='))
-        .filter(move |(own, _)| own.trim() == name)
-        .map(|(_, value)| value.trim())
+        .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
+            let equals = pair.iter().position(|byte| *byte == b'=')?;
+            let (own, value) = pair.split_at(equals);
+            (own.trim_ascii() == name.as_bytes()).then(|| value[1..].trim_ascii())
+        })
+        // Scripts can set any bytes; what is no text matches nothing.
+        .map(|value| std::str::from_utf8(value).unwrap_or_default())
 }
 
 /// The value of a cookie; none where two claim the name.
@@ -33,10 +36,14 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("xa=0; a=1;b=2 ; a2=3"));
         headers.append(COOKIE, HeaderValue::from_static("c=4=5; b=6"));
+        let bytes = b"name=Zo\xc3\xab; e=7; f=\xff; f2=\xff";
+        headers.append(COOKIE, HeaderValue::from_bytes(bytes).unwrap());
         assert_eq!(sole(&headers, "a"), Some("1"));
         assert_eq!(sole(&headers, "c"), Some("4=5"));
         assert_eq!(sole(&headers, "b"), None);
         assert_eq!(sole(&headers, "d"), None);
+        assert_eq!(sole(&headers, "e"), Some("7"));
+        assert_eq!(sole(&headers, "f"), Some(""));
         assert_eq!(values(&headers, "b").collect::<Vec<_>>(), ["2", "6"]);
     }
 }

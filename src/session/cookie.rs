@@ -1,11 +1,12 @@
 //! The refresh token in a cookie, out of the reach of scripts.
 
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::{HeaderMap, HeaderValue};
 
 use super::sessions::TokenPair;
 #[cfg(feature = "csrf")]
 use crate::csrf::CsrfPolicy;
 use crate::{
+    cookie,
     head::Head,
     rejection::{Rejection, RejectionKind},
 };
@@ -46,21 +47,11 @@ impl RefreshCookie {
         if !self.is_accepted() {
             return Ok(None);
         }
-        let mut values = headers
-            .get_all(COOKIE)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-            .filter_map(|pair| {
-                let at = pair.iter().position(|byte| *byte == b'=')?;
-                let (name, value) = pair.split_at(at);
-                (name.trim_ascii() == NAME.as_bytes()).then(|| value[1..].trim_ascii())
-            });
-        let first = values.next();
-        if values.next().is_some() {
-            return Err(several());
+        let mut values = cookie::values(headers, NAME);
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(several()),
+            (value, None) => Ok(value),
         }
-        // What is no text is no token either, and is refused as such.
-        Ok(first.map(|value| std::str::from_utf8(value).unwrap_or_default()))
     }
 }
 

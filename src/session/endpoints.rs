@@ -68,16 +68,22 @@ use crate::{
 /// Deployment caveat: browsers keep the cookie over HTTPS alone, or from loopback.
 ///
 /// ```
-/// use axum::Router;
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
 /// use portcullis::session::{SessionEndpoints, Sessions};
+/// use tower::ServiceExt as _;
 ///
-/// fn routes(sessions: Sessions) -> Router {
+/// /// What axum's `route_service` does, and a hyper connection.
+/// async fn serve(sessions: Sessions, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
 ///     let endpoints = SessionEndpoints::new(sessions);
-///     Router::new()
-///         .route_service("/auth/refresh", endpoints.refresh())
-///         .route_service("/auth/logout", endpoints.logout())
+///     let endpoint = match request.uri().path() {
+///         "/auth/refresh" => endpoints.refresh(),
+///         _ => endpoints.logout(),
+///     };
+///     endpoint.oneshot(request).await.unwrap_or_else(|never| match never {})
 /// }
-/// # drop(routes);
+/// # drop(serve);
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -173,6 +179,7 @@ impl SessionEndpoints {
 /// A service that [`SessionEndpoints`] makes. For an axum route, a hyper connection, or anything
 /// else that takes a [`Service`] over `http::Request`.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct SessionEndpoint {
     config: Arc<Config>,
     action: Action,

@@ -127,10 +127,7 @@ impl Limit {
             return None;
         };
         let (address, cost) = (Address::v4(bits), self.policy.cost());
-        Some(
-            self.v4
-                .charge(address, now.as_nanos(), cost, want_left),
-        )
+        Some(self.v4.charge(address, now.as_nanos(), cost, want_left))
     }
 
     /// The limit in force.

@@ -52,20 +52,20 @@ pub(in super::super) struct Held<'a> {
 #[repr(align(128))]
 struct Shard(Mutex<State>);
 
-/// In the order that puts what each charge writes, the reading and the lock's own word behind it,
-/// on one line, and what is only read on the other: threads that charge one key hand over two
-/// lines, this one and the entry's.
+/// In the order that puts what each charge writes, the lock's own word and the reading, on the
+/// first line, and what is only read behind it: threads that charge one key hand over two lines,
+/// this one and the entry's.
 #[repr(C)]
 struct State {
-    window: Window,
+    /// The latest reading seen: time does not go back in a shard.
+    now: u64,
     table: Table,
     /// When times in slots have to be settled again.
     settle_at: u64,
     limit: u32,
+    window: Window,
     /// `None` before the first.
     resets: Option<Box<Resets>>,
-    /// The latest reading seen: time does not go back in a shard.
-    now: u64,
 }
 
 const _: () = assert!(size_of::<Shard>() == 128);

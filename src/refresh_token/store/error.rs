@@ -28,6 +28,8 @@ pub enum StoreErrorKind {
     Corrupt,
     /// Its tables are of another version.
     SchemaMismatch,
+    /// It is set up so that it would lose sessions.
+    Misconfigured,
     /// Something else.
     Other,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Conflict => "the session's id is taken",
             StoreErrorKind::Corrupt => "the session store holds what cannot be read",
             StoreErrorKind::SchemaMismatch => "the session store's tables are of another version",
+            StoreErrorKind::Misconfigured => "the session store is set up to lose sessions",
             StoreErrorKind::Other => "the session store failed",
         })
     }

@@ -41,6 +41,8 @@ mod head;
 pub mod headers;
 pub mod https;
 mod identity;
+#[cfg(any(feature = "axum", all(feature = "jwt", feature = "refresh-token")))]
+mod json;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keyed;

@@ -28,6 +28,8 @@ pub enum StoreErrorKind {
     Corrupt,
     /// Its tables are of another version.
     SchemaMismatch,
+    /// It is set up so that it would lose sessions.
+    Misconfigured,
     /// Something else.
     Other,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Conflict => "the id is taken",
             StoreErrorKind::Corrupt => "the store holds what cannot be read",
             StoreErrorKind::SchemaMismatch => "the store's tables are of another version",
+            StoreErrorKind::Misconfigured => "the store is set up to lose what it holds",
             StoreErrorKind::Other => "the store failed",
         })
     }

@@ -493,6 +493,100 @@ async fn every_trick_is_refused_or_read_the_same() {
 }
 
 #[tokio::test]
+async fn files_of_two_types_are_refused() {
+    let types = [
+        "application/json",
+        "application/pdf",
+        "application/x-tar",
+        "audio/mpeg",
+        "image/tiff",
+        "text/plain",
+        "video/mp4",
+    ];
+    let layer = UploadLayer::new(UploadPolicy::new(types).unwrap());
+    let zip = b"PK\x05\x06\0\0\0\0\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0";
+    let tar = |name: &[u8]| {
+        let mut tar = vec![0; 1_024];
+        tar[..name.len()].copy_from_slice(name);
+        tar[257..265].copy_from_slice(b"ustar\x0000");
+        tar
+    };
+    let film = b"\0\0\0\x18ftypisom\0\0\x02\0isommp41\0\0\0\x10mdat........".to_vec();
+    let sound = [&b"ID3\x04\0\0\0\0\0\0"[..], &[0x55; 500]].concat();
+    let scan = [&b"II*\0\x08\0\0\0"[..], &[0; 500]].concat();
+    let pdf = b"%PDF-1.7\n1 0 obj\nendobj\n".to_vec();
+    let of = |file: &[u8], second: &[u8]| [file, second].concat();
+    for (name, media_type, bytes, expected) in [
+        ("a.mp4", "video/mp4", film.clone(), ""),
+        ("a.mp4", "video/mp4", of(&film, zip), "stacked_types"),
+        ("a.mp4", "video/mp4", of(&film, b"<?php x"), "stacked_types"),
+        (
+            "a.mp4",
+            "video/mp4",
+            of(b"MZ\x90\0", &film[4..]),
+            "type_mismatch",
+        ),
+        ("a.mp3", "audio/mpeg", sound.clone(), ""),
+        ("a.mp3", "audio/mpeg", of(&sound, zip), "stacked_types"),
+        ("a.tif", "image/tiff", scan.clone(), ""),
+        (
+            "a.tif",
+            "image/tiff",
+            of(&scan, b"<script>"),
+            "stacked_types",
+        ),
+        ("a.tar", "application/x-tar", tar(b"a.txt"), ""),
+        (
+            "a.tar",
+            "application/x-tar",
+            tar(b"MZ\x90"),
+            "type_mismatch",
+        ),
+        (
+            "a.tar",
+            "application/x-tar",
+            tar(b"<html>"),
+            "type_mismatch",
+        ),
+        ("a.pdf", "application/pdf", of(&pdf, b"%%EOF\n"), ""),
+        (
+            "a.pdf",
+            "application/pdf",
+            of(&pdf, b"<?php x\n%%EOF"),
+            "stacked_types",
+        ),
+        (
+            "a.pdf",
+            "application/pdf",
+            of(&pdf, b"<html>\n%%EOF"),
+            "stacked_types",
+        ),
+        (
+            "a.txt",
+            "text/plain",
+            b"#!/bin/sh\n".to_vec(),
+            "type_mismatch",
+        ),
+        ("a.json", "application/json", b" [1]".to_vec(), ""),
+        (
+            "a.json",
+            "application/json",
+            b"words".to_vec(),
+            "type_mismatch",
+        ),
+    ] {
+        let (status, reason) = status(&layer, &[file(name, media_type, &bytes)]).await;
+        let expected = (if expected.is_empty() { 200 } else { 422 }, expected);
+        assert_eq!(
+            (status, reason),
+            expected,
+            "{name} {}",
+            bytes.escape_ascii()
+        );
+    }
+}
+
+#[tokio::test]
 async fn heads_have_few_lines() {
     let compat = UploadLayer::new(UploadPolicy::images().compat());
     let strict = UploadLayer::new(UploadPolicy::images().max_part_headers(2));

@@ -19,7 +19,7 @@ use portcullis::{
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
     refresh_token::{MemoryStore, RefreshTokens, sqlite::SqliteStore},
     secret::{Secret, Secrets},
-    session::{Grants, Sessions, SubjectStatus},
+    session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
     upload::{MIB, Spool, UploadPolicy, scan::Clamd},
 };
@@ -34,6 +34,7 @@ pub(crate) struct App {
     pub(crate) hasher: PasswordHasher,
     pub(crate) throttle: LoginThrottle,
     pub(crate) sessions: Sessions,
+    pub(crate) endpoints: SessionEndpoints,
     pub(crate) context: Context,
 }
 
@@ -142,6 +143,7 @@ pub(crate) async fn service(
             .with_context(context.clone()),
         throttle,
         sessions: sessions.clone(),
+        endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
         context,
     });
     let health = Health::new(sessions);
@@ -157,6 +159,7 @@ fn router(
 ) -> Result<Router<Arc<App>>, ConfigError> {
     let general = || Guard::new().limit("general");
     let auth = stack.route(Guard::new().limit("auth"))?;
+    let password = stack.route(Guard::new().limit("auth").authenticate())?;
     let open = stack.route(general())?;
     let reports = CspReports::new().with_context(app.context.clone());
     let user = stack.route(general().authenticate())?;
@@ -168,8 +171,14 @@ fn router(
         .route("/healthz", get(async move || health.answer()))
         .route("/auth/register", post(auth::register).layer(auth.clone()))
         .route("/auth/login", post(auth::login).layer(auth))
-        .route("/auth/refresh", post(auth::refresh).layer(open.clone()))
-        .route("/auth/logout", post(auth::logout).layer(open))
+        .route(
+            "/auth/password",
+            post(auth::change_password).layer(password),
+        )
+        .route_service("/auth/refresh", open.layer(app.endpoints.refresh()))
+        .route_service("/auth/logout", open.layer(app.endpoints.logout()))
+        .route_service("/auth/sessions", user.layer(app.endpoints.sessions()))
+        .route_service("/auth/sessions/{id}", user.layer(app.endpoints.session()))
         .route("/api/me", get(api::me).layer(user))
         .route("/api/model", post(api::model).layer(model))
         .route(
@@ -250,32 +259,31 @@ async fn stores(
     secrets: Secrets,
     keep: Duration,
 ) -> Result<(Accounts, RefreshTokens, DenyList), StartError> {
-    if settings.database_url == "memory:" {
+    let unusable = |error: Box<dyn Error + Send + Sync>| StartError::Store(error);
+    let path = settings.database_url.strip_prefix("sqlite://");
+    let (accounts, tokens) = if settings.database_url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
-        let started = context.wall();
-        let deny_list = DenyList::since_start(context, keep);
-        // Tokens carry whole seconds: those of this process must be later than its start, those
-        // of the one before it earlier.
-        let second = Duration::from_secs(1);
-        let left = second.saturating_sub(Duration::from_millis(
-            started.as_millis().rem_euclid(1_000).unsigned_abs(),
-        ));
-        tokio::time::sleep(left).await;
-        return Ok((Accounts::memory(), tokens, deny_list));
-    }
-    let store = match settings.database_url.strip_prefix("sqlite://") {
-        Some(path) => SqliteStore::open(path).await,
-        None => SqliteStore::in_memory().await,
+        (Accounts::memory(), tokens)
+    } else {
+        let store = match path {
+            Some(path) => SqliteStore::open(path).await,
+            None => SqliteStore::in_memory().await,
+        };
+        let store = store.map_err(|error| unusable(error.into()))?;
+        let accounts = Accounts::sqlite(store.pool().clone()).await;
+        let accounts = accounts.map_err(|error| unusable(error.into()))?;
+        (accounts, RefreshTokens::new(store, secrets))
     };
-    let store = store.map_err(|error| StartError::Store(Box::new(error)))?;
-    let accounts = Accounts::sqlite(store.pool().clone())
-        .await
-        .map_err(|error| StartError::Store(Box::new(error)))?;
-    Ok((
-        accounts,
-        RefreshTokens::new(store, secrets),
-        DenyList::pending(context, keep),
-    ))
+    if path.is_some() {
+        return Ok((accounts, tokens, DenyList::pending(context, keep)));
+    }
+    // What a process before this one ended is not known: all of its tokens are over.
+    let deny_list = DenyList::since_start(context, keep);
+    let second = Duration::from_secs(1);
+    let begun = context.wall().as_millis().rem_euclid(1_000).unsigned_abs();
+    // Tokens carry whole seconds: those of this process must be later than its start.
+    tokio::time::sleep(second.saturating_sub(Duration::from_millis(begun))).await;
+    Ok((accounts, tokens, deny_list))
 }
 
 fn secrets(set: Option<&Secrets>, name: &str) -> Secrets {

@@ -9,7 +9,7 @@ use super::{
     authenticate::{Authenticate, Grant},
     challenge::Challenge,
     service::Jwt,
-    source::{self, TokenSource},
+    source::{self, CredentialError, TokenSource},
     verified::Verified,
     verifier::Verifier,
 };
@@ -219,8 +219,14 @@ where
         };
         let verified = config
             .verifier
-            .verify_as::<C>(&token, config.context.wall())
-            .map_err(|error| config.challenge.refused(error))?;
+            .verify_bytes::<C>(&token, config.context.wall())
+            .map_err(|error| {
+                if source::is_b64token(&token) {
+                    config.challenge.refused(error)
+                } else {
+                    config.challenge.credentials(CredentialError::Malformed)
+                }
+            })?;
         if let Some(deny_list) = &config.deny_list {
             // A token that does not say when it was made is older than any denial.
             let issued_at = verified.issued_at().map_or(i64::MIN, |at| at.as_secs());

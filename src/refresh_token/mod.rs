@@ -52,6 +52,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "test-suite")]
+pub mod conformance;
 mod error;
 mod record;
 mod rotation;

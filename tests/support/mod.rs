@@ -6,3 +6,5 @@ pub mod chromium;
 pub mod clamd;
 pub mod probe;
 pub mod server;
+#[cfg(feature = "refresh-token")]
+pub mod store;

@@ -315,7 +315,7 @@ impl RefreshTokenStore for MemoryStore {
         let Bucket { subjects, rows } = &mut *entry;
         let known = subjects.entry(subject.to_owned()).or_default();
         let first = known.epoch == 0;
-        known.epoch += 1;
+        known.epoch = RevokedSubject::raised(known.epoch, now);
         known.raised_at = now;
         let mut ended = Vec::new();
         for id in known.sessions.iter().filter(|id| Some(**id) != except) {

@@ -26,6 +26,8 @@ use crate::time::UnixMillis;
 /// - A store sees digests, never tokens, and must not log either.
 /// - A step that returned is visible to every step that begins later, on every connection.
 /// - A future that is dropped in the middle leaves its step done or not begun.
+///
+/// The feature `test-suite` brings the suite: module `refresh_token::conformance`.
 pub trait RefreshTokenStore: Send + Sync + 'static {
     /// The subject's epoch; 0 where nothing is known.
     fn epoch(&self, subject: &str) -> impl Future<Output = Result<u64, StoreError>> + Send;
@@ -33,7 +35,7 @@ pub trait RefreshTokenStore: Send + Sync + 'static {
     /// Adds a session, if the subject's epoch is still [`NewSession::epoch`].
     ///
     /// Comparing and adding are one step: no [`revoke_subject`](Self::revoke_subject) may come
-    /// between them and miss the session.
+    /// between them and miss the session. The id's [tag](SessionId::tag) is the subject's.
     ///
     /// # Errors
     /// [`StoreErrorKind::Conflict`] when the id is taken; the row that is there stays as it is.
@@ -68,6 +70,9 @@ pub trait RefreshTokenStore: Send + Sync + 'static {
     /// Raises the subject's epoch and ends all his sessions but `except`, in one step: a session
     /// whose [`create`](Self::create) came before is ended, one whose create comes after with the
     /// old epoch is refused. It goes by the epoch, never by time.
+    ///
+    /// The new epoch is [`RevokedSubject::raised`], so that one which was cleared away never comes
+    /// again.
     fn revoke_subject(
         &self,
         subject: &str,
@@ -99,6 +104,9 @@ pub trait RefreshTokenStore: Send + Sync + 'static {
 
     /// Clears away at most `limit` sessions that expired or were ended before `before`, and says
     /// how many. A session that is live at `before` is never among them.
+    ///
+    /// The epoch of a subject who has no session left may go too, if it is below `before`: the
+    /// caller keeps `before` further back than a login can take.
     fn delete_expired(
         &self,
         before: UnixMillis,
@@ -207,6 +215,15 @@ pub struct RevokedSubject {
     pub epoch: u64,
     /// The sessions that this call ended.
     pub ended: Vec<SessionId>,
+}
+
+impl RevokedSubject {
+    /// The epoch that follows `epoch` when it is raised at `now`.
+    #[must_use]
+    pub fn raised(epoch: u64, now: UnixMillis) -> u64 {
+        let now = u64::try_from(now.as_millis()).unwrap_or(0);
+        epoch.saturating_add(1).max(now)
+    }
 }
 
 /// One store for several handles.

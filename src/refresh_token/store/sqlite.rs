@@ -22,10 +22,10 @@
 //! # }
 //! ```
 
-use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, fs, io, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    Row as _, SqlitePool,
+    ConnectOptions as _, Row as _, SqliteConnection, SqlitePool,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
@@ -46,12 +46,16 @@ pub struct SqliteStore {
     pool: SqlitePool,
     /// SQLite has one writer; those of this process wait here in order, instead of polling.
     writer: Arc<Mutex<()>>,
+    /// A database in memory lives as long as a connection to it; the pool may close its own, as
+    /// when a call is dropped in the middle.
+    _keeper: Option<Arc<std::sync::Mutex<SqliteConnection>>>,
 }
 
 impl SqliteStore {
     /// Sessions in the database behind `pool`; makes the tables where they are missing.
     ///
-    /// An in-memory database is one connection's own: such a pool has exactly one.
+    /// A database in memory is gone with its last connection, and a pool closes connections: for
+    /// one, use [`in_memory`](Self::in_memory).
     ///
     /// # Errors
     /// [`StoreErrorKind::SchemaMismatch`] when the tables are of another version.
@@ -59,6 +63,7 @@ impl SqliteStore {
         let store = Self {
             pool,
             writer: Arc::default(),
+            _keeper: None,
         };
         store.prepare().await?;
         Ok(store)
@@ -92,15 +97,19 @@ impl SqliteStore {
     /// # Errors
     /// When SQLite cannot be started.
     pub async fn in_memory() -> Result<Self, StoreError> {
+        // Parsing gives the database a name of its own, by which connections share it.
+        let options: SqliteConnectOptions = "sqlite::memory:".parse().map_err(failed)?;
+        let keeper = options.connect().await.map_err(failed)?;
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
             .acquire_timeout(PATIENCE)
-            .connect_with(SqliteConnectOptions::new().in_memory(true))
+            .connect_with(options)
             .await
             .map_err(failed)?;
-        Self::new(pool).await
+        Ok(Self {
+            _keeper: Some(Arc::new(keeper.into())),
+            ..Self::new(pool).await?
+        })
     }
 
     /// The pool, for the service's own tables.
@@ -248,6 +257,7 @@ impl RefreshTokenStore for SqliteStore {
         let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
         let epoch: i64 = sqlx::query_scalar(RAISE_EPOCH)
             .bind(subject)
+            .bind(RevokedSubject::raised(0, now) as i64)
             .fetch_one(&mut *transaction)
             .await
             .map_err(failed)?;
@@ -313,14 +323,25 @@ impl RefreshTokenStore for SqliteStore {
 
     async fn delete_expired(&self, before: UnixMillis, limit: usize) -> Result<u64, StoreError> {
         let _writer = self.writer.lock().await;
-        let done = sqlx::query(DELETE_EXPIRED)
+        let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
+        let subjects: Vec<String> = sqlx::query_scalar(DELETE_EXPIRED)
             .bind(before.as_millis())
             .bind(sweep_day(before))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .execute(&self.pool)
+            .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
-        Ok(done.rows_affected())
+        let deleted = subjects.len() as u64;
+        for subject in BTreeSet::from_iter(subjects) {
+            sqlx::query(FORGET_SUBJECT)
+                .bind(subject)
+                .bind(before.as_millis())
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(deleted)
     }
 
     async fn health(&self) -> Result<(), StoreError> {
@@ -478,8 +499,8 @@ const REVOKE: &str = "UPDATE portcullis_sessions
     WHERE id = ?1 AND ended_at IS NULL
     RETURNING id, subject, created_at, last_used_at, expires_at, absolute_end, ended_at,
         end_reason, label, user_agent, ip, generation, current, previous, seed, key_id";
-const RAISE_EPOCH: &str = "INSERT INTO portcullis_subjects (subject, epoch) VALUES (?1, 1)
-    ON CONFLICT (subject) DO UPDATE SET epoch = epoch + 1
+const RAISE_EPOCH: &str = "INSERT INTO portcullis_subjects (subject, epoch) VALUES (?1, ?2)
+    ON CONFLICT (subject) DO UPDATE SET epoch = MAX(epoch + 1, ?2)
     RETURNING epoch";
 const REVOKE_SUBJECT: &str = "UPDATE portcullis_sessions
     SET ended_at = ?3, end_reason = ?4, sweep_day = ?5
@@ -495,4 +516,8 @@ const REVOKED_SINCE: &str = "SELECT id, ended_at, end_reason FROM portcullis_ses
 const DELETE_EXPIRED: &str = "DELETE FROM portcullis_sessions WHERE id IN (
     SELECT id FROM portcullis_sessions
     WHERE sweep_day <= ?2 AND (expires_at < ?1 OR ended_at < ?1)
-    LIMIT ?3)";
+    LIMIT ?3)
+    RETURNING subject";
+const FORGET_SUBJECT: &str = "DELETE FROM portcullis_subjects
+    WHERE subject = ?1 AND epoch < ?2
+    AND NOT EXISTS (SELECT 1 FROM portcullis_sessions WHERE subject = ?1)";

@@ -1,0 +1,97 @@
+//! The conformance suite on every store of this crate, on the example's, and on stores that each
+//! make one mistake, which it must find.
+#![cfg(feature = "test-suite")]
+
+#[path = "broken_stores/mod.rs"]
+mod broken_stores;
+#[path = "../examples/custom_store.rs"]
+#[allow(dead_code, reason = "a program of its own")]
+mod custom_store;
+
+use broken_stores::{BrokenStore, Mistake};
+use portcullis::refresh_token::{
+    MemoryStore,
+    conformance::{BrokenRules, Rule, Suite},
+};
+
+#[test]
+fn the_store_in_memory() {
+    Suite::new(|| async { MemoryStore::new() }).check();
+}
+
+#[test]
+fn the_store_of_the_example() {
+    Suite::new(|| async { custom_store::MapStore::default() }).check();
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::{
+        path::PathBuf,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use portcullis::refresh_token::sqlite::SqliteStore;
+
+    use super::*;
+
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn the_store_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let fresh = move || {
+            let (path, count) = (path.clone(), COUNT.fetch_add(1, Ordering::Relaxed));
+            async move {
+                SqliteStore::open(path.join(format!("{count}.db")))
+                    .await
+                    .unwrap()
+            }
+        };
+        let reopen = |store: Arc<SqliteStore>| async move {
+            let options = store.pool().connect_options();
+            let path: PathBuf = options.get_filename().to_owned();
+            SqliteStore::open(path).await.unwrap()
+        };
+        Suite::new(fresh).with_reopen(reopen).check();
+    }
+
+    #[test]
+    fn the_store_in_sqlites_memory() {
+        Suite::new(|| async { SqliteStore::in_memory().await.unwrap() }).check();
+    }
+}
+
+fn broken(mistake: Mistake) -> BrokenRules {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let suite = Suite::new(move || async move { BrokenStore::new(mistake) });
+    let broken = runtime.block_on(suite.run()).unwrap_err();
+    println!("{mistake:?} {broken}");
+    broken
+}
+
+#[test]
+fn each_mistake_is_found_and_its_rule_named() {
+    for (mistake, rule) in [
+        (Mistake::ReadThenWrite, Rule::RotateIsAtomic),
+        (Mistake::StaleSnapshot, Rule::StaleShowsTheWinner),
+        (Mistake::DeleteOnConsume, Rule::ReplacedTokensAreStale),
+        (Mistake::TtlAsValidity, Rule::TimeIsAnArgument),
+        (Mistake::DoubleHash, Rule::DigestsAreKeptAsGiven),
+        (Mistake::RevokeByTime, Rule::RevokeGoesByEpoch),
+    ] {
+        let broken = broken(mistake);
+        let first = broken.iter().next().map(|broken| broken.rule);
+        assert_eq!(first, Some(rule), "{mistake:?} {broken}");
+        let shown = broken.to_string();
+        assert!(shown.contains(&rule.to_string()) && shown.contains(rule.promise()));
+    }
+}

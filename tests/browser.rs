@@ -175,11 +175,14 @@ fn what_a_login_leaves_in_the_browser_no_script_sees() {
         call(&mut browser, &tab, "/auth/register", &visitor()).0,
         201
     );
-    assert_eq!(call(&mut browser, &tab, "/auth/login", &visitor()).0, 200);
+    let mut login = visitor();
+    login["cookie"] = json!(true);
+    assert_eq!(call(&mut browser, &tab, "/auth/login", &login).0, 200);
     let urls = json!({"urls": [server.url("/")]});
     let cookies = browser.call(Some(&tab), "Network.getCookies", urls);
     let cookies = cookies["cookies"].as_array().unwrap();
-    assert!(!cookies.is_empty());
+    let has = |name: &str| cookies.iter().any(|cookie| cookie["name"] == name);
+    assert!(has("__Host-refresh") && has("__Host-known"));
     for cookie in cookies {
         assert!(
             cookie["name"].as_str().unwrap().starts_with("__Host-"),

@@ -15,6 +15,9 @@ main() {
     step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
     step "examples" cargo build --locked --all-features --examples
     step "tests" run_tests
+    if command -v npm >/dev/null && command -v openssl >/dev/null; then
+        step "judges of the headers" bash tests/judges.sh
+    fi
     step "a program with both backends" cargo test --locked --all-features --test jwt_two_backends -- --ignored
     step "doc tests" cargo test --locked --all-features --doc
     echo "all checks passed in ${SECONDS} s"
@@ -60,6 +63,19 @@ install_missing() {
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
     export PORTCULLIS_TEST_CLAMD
     PORTCULLIS_TEST_CLAMD=$(command -v clamd)
+    export PORTCULLIS_TEST_MOTO=
+    if install_moto; then
+        PORTCULLIS_TEST_MOTO=$PWD/target/moto/bin/moto_server
+    else
+        echo "no S3 server: its tests are skipped"
+    fi
+}
+
+# An S3 server from PyPI, in an environment of its own.
+install_moto() {
+    [[ -x target/moto/bin/moto_server ]] && return
+    command -v python3 >/dev/null || return
+    python3 -m venv target/moto && target/moto/bin/pip install --quiet 'moto[server]==5.*'
 }
 
 as_root() {

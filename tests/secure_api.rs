@@ -1,6 +1,7 @@
 //! The example server, driven over real sockets as its contract says.
 #![cfg(all(
     feature = "axum",
+    feature = "cors",
     feature = "csrf",
     feature = "headers",
     feature = "jwt",
@@ -661,6 +662,50 @@ async fn clients_behind_a_trusted_proxy_are_told_apart() {
         ("::ffff:203.0.113.2", 429),
     ] {
         problem(from(forwarded).await.unwrap(), status).await;
+    }
+}
+
+/// A scanner that is away closes the route; a real one judges, where there is one.
+#[cfg(feature = "clamd")]
+#[tokio::test]
+async fn uploads_are_scanned() {
+    let picture = |word: &str, filler: usize| {
+        let mut picture = PNG[..33].to_vec();
+        let data = [word.as_bytes(), &vec![b'.'; filler]].concat();
+        picture.extend((data.len() as u32).to_be_bytes());
+        picture.extend(b"tEXt");
+        picture.extend(data);
+        picture.extend([0; 4]);
+        picture.extend(&PNG[33..]);
+        picture
+    };
+    let upload = async |addr: &str, picture: Vec<u8>| {
+        let server = Server::start(&[("CLAMD_ADDR", addr)]);
+        let api = Api::new(&server);
+        let pair = api.enter("alice").await;
+        let part = Part::bytes(picture).file_name("dot.png");
+        let form = Form::new().part("file", part.mime_str("image/png").unwrap());
+        let request = api.raw(Method::POST, "/api/upload");
+        let request = request.bearer_auth(access(&pair)).multipart(form);
+        request.send().await.unwrap()
+    };
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let refused = upload(&addr, PNG.to_vec()).await;
+    assert_eq!(refused.headers()[RETRY_AFTER], "10");
+    problem(refused, 503).await;
+
+    let Some(daemon) = support::clamd::Daemon::start().await else {
+        return;
+    };
+    let socket = daemon.socket().display().to_string();
+    for addr in [format!("127.0.0.1:{}", daemon.port), socket] {
+        let accepted = upload(&addr, picture("clean", 10)).await;
+        assert_eq!(accepted.status(), StatusCode::CREATED);
+        problem(upload(&addr, picture("PORTCULLIS-MARKER", 10)).await, 422).await;
+        // More than the daemon is set to look at.
+        problem(upload(&addr, picture("clean", 700_000)).await, 413).await;
     }
 }
 

@@ -1,15 +1,17 @@
 //! Settings become parts, parts become the service.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     routing::{get, post},
 };
 use portcullis::{
-    ClientLayer, ConfigError, Context, DenyList, Head, Origin,
+    ClientLayer, ConfigError, Context, DenyList, Head, Origin, Peer,
+    cors::CorsPolicy,
     csrf::CsrfPolicy,
-    headers::SecurityHeaders,
+    headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
+    https::HttpsPolicy,
     jwt::{Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
     login_throttle::LoginThrottle,
     password::PasswordHasher,
@@ -19,7 +21,7 @@ use portcullis::{
     secret::{Secret, Secrets},
     session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
-    upload::UploadPolicy,
+    upload::{MIB, Spool, UploadPolicy, scan::Clamd},
 };
 use std::time::Duration;
 use tower::Layer as _;
@@ -52,15 +54,25 @@ impl From<ConfigError> for StartError {
 /// The policy for uploads that the settings ask for.
 pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> {
     let max = settings.upload_max_file_bytes;
-    Ok(UploadPolicy::new(&settings.upload_allowed_types)
+    let policy = UploadPolicy::new(&settings.upload_allowed_types)
         .map_err(|fault| fault.named("UPLOAD_ALLOWED_TYPES"))?
         .max_file(max)
         .max_body(max.saturating_mul(2).saturating_add(1024 * 1024))
-        .idle(Duration::from_secs(20)))
+        .idle(Duration::from_secs(20));
+    Ok(match &settings.clamd_addr {
+        // What is refused late is never shown to the handler.
+        Some(addr) => policy
+            .scan_with(Clamd::at(addr).max_bytes(max))
+            .spool(Spool::new(SPOOL)),
+        None => policy,
+    })
 }
 
-/// The whole service.
-pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health), StartError> {
+/// The whole service, at the address that it is served on.
+pub(crate) async fn service(
+    settings: &Settings,
+    addr: SocketAddr,
+) -> Result<(Edge<Router>, Health), StartError> {
     let context = Context::new();
     let access = secrets(settings.jwt_secrets.as_ref(), "JWT_SECRET");
     let refresh = secrets(settings.jwt_refresh_secrets.as_ref(), "JWT_REFRESH_SECRET");
@@ -113,7 +125,8 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
     .with_leeway(settings.jwt_leeway)?;
     let stack = SecurityStack::new(context.clone())
         .with_client(ClientLayer::new(settings.trusted_proxies.clone()))
-        .with_headers(SecurityHeaders::new().no_store_when(is_private))
+        .with_headers(headers()?)
+        .with_csrf(cross_site(settings, addr)?)
         .with_limits(limits(settings)?.with_context(context.clone()))
         .with_jwt(
             JwtLayer::new(verifier)
@@ -121,6 +134,8 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
                 .with_deny_list(deny_list)
                 .with_context(context.clone()),
         );
+    let stack = other_origins(stack, settings)?;
+    tracing::info!("the stack, outermost first:\n{stack}");
     let app = Arc::new(App {
         accounts,
         hasher: PasswordHasher::new()
@@ -128,12 +143,11 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
             .with_context(context.clone()),
         throttle,
         sessions: sessions.clone(),
-        endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings)?),
+        endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
         context,
     });
     let health = Health::new(sessions);
-    let router = router(&stack, uploads(settings)?, health.clone(), &app.endpoints)?;
-    let router = router.with_state(app);
+    let router = router(&stack, uploads(settings)?, health.clone(), &app)?.with_state(app);
     Ok((stack.around(router), health))
 }
 
@@ -141,17 +155,19 @@ fn router(
     stack: &SecurityStack,
     uploads: UploadPolicy,
     health: Health,
-    sessions: &SessionEndpoints,
+    app: &App,
 ) -> Result<Router<Arc<App>>, ConfigError> {
     let general = || Guard::new().limit("general");
     let auth = stack.route(Guard::new().limit("auth"))?;
     let password = stack.route(Guard::new().limit("auth").authenticate())?;
     let open = stack.route(general())?;
+    let reports = CspReports::new().with_context(app.context.clone());
     let user = stack.route(general().authenticate())?;
     let model = stack.route(Guard::new().limit("model").authenticate().body(256 * 1024))?;
     let upload = stack.route(Guard::new().limit("upload").authenticate().upload(uploads))?;
     Ok(Router::new()
         .route("/", get(page::page))
+        .route_service(REPORTS, open.layer(reports))
         .route("/healthz", get(async move || health.answer()))
         .route("/auth/register", post(auth::register).layer(auth.clone()))
         .route("/auth/login", post(auth::login).layer(auth))
@@ -159,10 +175,10 @@ fn router(
             "/auth/password",
             post(auth::change_password).layer(password),
         )
-        .route_service("/auth/refresh", open.layer(sessions.refresh()))
-        .route_service("/auth/logout", open.layer(sessions.logout()))
-        .route_service("/auth/sessions", user.layer(sessions.sessions()))
-        .route_service("/auth/sessions/{id}", user.layer(sessions.session()))
+        .route_service("/auth/refresh", open.layer(app.endpoints.refresh()))
+        .route_service("/auth/logout", open.layer(app.endpoints.logout()))
+        .route_service("/auth/sessions", user.layer(app.endpoints.sessions()))
+        .route_service("/auth/sessions/{id}", user.layer(app.endpoints.session()))
         .route("/api/me", get(api::me).layer(user))
         .route("/api/model", post(api::model).layer(model))
         .route(
@@ -176,10 +192,52 @@ fn router(
         .fallback(problem::not_found))
 }
 
-/// Which pages may use the refresh cookie.
-fn cross_site(settings: &Settings) -> Result<CsrfPolicy, ConfigError> {
-    let own = settings.public_origin.as_deref().map(Origin::new);
-    Ok(CsrfPolicy::new(own.transpose()?))
+/// The crate's profiles, with violations of the page's policy reported here.
+fn headers() -> Result<SecurityHeaders, ConfigError> {
+    let endpoints = ReportingEndpoints::new().endpoint("csp", REPORTS)?;
+    let csp = Csp::html()
+        .edit()
+        .report_to("csp")
+        .report_uri([REPORTS])
+        .build()?;
+    let html = Profile::html().csp(csp).reporting_endpoints(&endpoints);
+    Ok(SecurityHeaders::by_content_type(html, Profile::api()).no_store_when(is_private))
+}
+
+/// Unsafe requests come from the service's own pages or from an allowed origin.
+fn cross_site(settings: &Settings, addr: SocketAddr) -> Result<CsrfPolicy, ConfigError> {
+    let public = settings.public_origin.clone();
+    CsrfPolicy::new([public.unwrap_or_else(|| Origin::plain(addr))])
+        .trust(settings.cors_allowed_origins.iter().cloned())
+        .cookie(REFRESH_COOKIE)
+}
+
+/// CORS where origins are allowed, and the public host over HTTPS alone in production.
+fn other_origins(
+    mut stack: SecurityStack,
+    settings: &Settings,
+) -> Result<SecurityStack, ConfigError> {
+    if !settings.cors_allowed_origins.is_empty() {
+        let origins = settings.cors_allowed_origins.iter().map(Origin::as_str);
+        stack = stack.with_cors(CorsPolicy::new(origins)?.credentials(true));
+    }
+    if let (true, Some(origin)) = (settings.is_production(), &settings.public_origin) {
+        stack = stack.with_https(HttpsPolicy::new(origin.clone()).exempt(is_local));
+    }
+    Ok(stack)
+}
+
+/// What is asked over plain HTTP by whoever watches over the service.
+fn is_local(head: Head<'_>) -> bool {
+    let from_here = || {
+        let peer = Peer::of(head).and_then(Peer::ip);
+        peer.is_some_and(|ip| ip.to_canonical().is_loopback())
+    };
+    match head.uri.path() {
+        "/healthz" => true,
+        "/metrics" => from_here(),
+        _ => false,
+    }
 }
 
 fn limits(settings: &Settings) -> Result<RateLimitLayer, ConfigError> {
@@ -240,5 +298,9 @@ fn is_private(head: Head<'_>) -> bool {
     path.starts_with("/auth") || path.starts_with("/api")
 }
 
+const REFRESH_COOKIE: &str = "__Host-refresh";
+const REPORTS: &str = "/csp-reports";
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(3_600);
+/// For all uploads that wait for the scanner.
+const SPOOL: u64 = 1_024 * MIB;
 const SESSION_END: Duration = Duration::from_secs(30 * 86_400);

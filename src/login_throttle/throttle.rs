@@ -15,7 +15,7 @@ use crate::{
     secret::Secrets,
 };
 
-/// Bounds failed logins for each account name; see the [module](self). A cheap clone.
+/// Bounds failed logins for each account name; see the [module](super). A cheap clone.
 #[derive(Clone)]
 #[must_use]
 pub struct LoginThrottle {

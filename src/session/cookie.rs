@@ -50,7 +50,8 @@ impl RefreshCookie {
         let mut values = cookie::values(headers, NAME);
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(several()),
-            (value, None) => Ok(value),
+            // What is no text is no token either, and is refused as such.
+            (value, None) => Ok(value.map(|value| std::str::from_utf8(value).unwrap_or_default())),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What several test files share.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
+pub mod chromium;
+#[cfg(feature = "clamd")]
+pub mod clamd;
 pub mod probe;
 pub mod server;
 #[cfg(feature = "refresh-token")]

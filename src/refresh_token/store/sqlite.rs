@@ -37,7 +37,7 @@ use super::{
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
 };
-use crate::time::UnixMillis;
+use crate::{store_error::sqlite::failed, time::UnixMillis};
 
 /// Sessions in the tables `portcullis_sessions` and `portcullis_subjects` of a SQLite database. A
 /// cheap clone.
@@ -415,33 +415,6 @@ fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
 /// touches the index that clearing away goes by.
 fn sweep_day(end: UnixMillis) -> i64 {
     end.as_millis().div_euclid(DAY_MILLIS)
-}
-
-fn failed(error: sqlx::Error) -> StoreError {
-    use sqlx::Error;
-    let kind = match &error {
-        Error::PoolTimedOut => StoreErrorKind::Timeout,
-        Error::PoolClosed | Error::WorkerCrashed | Error::Io(_) => StoreErrorKind::Unavailable,
-        Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
-        Error::Database(database) if database.is_unique_violation() => StoreErrorKind::Conflict,
-        Error::Database(database) => {
-            let code = database.code();
-            match code
-                .and_then(|code| code.parse::<u32>().ok())
-                .map(|code| code & 0xff)
-            {
-                // SQLITE_BUSY, SQLITE_LOCKED
-                Some(5 | 6) => StoreErrorKind::Timeout,
-                // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
-                Some(8 | 10 | 13 | 14) => StoreErrorKind::Unavailable,
-                // SQLITE_CORRUPT, SQLITE_NOTADB
-                Some(11 | 26) => StoreErrorKind::Corrupt,
-                _ => StoreErrorKind::Other,
-            }
-        }
-        _ => StoreErrorKind::Other,
-    };
-    StoreError::new(kind).with_source(error)
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -50,8 +50,8 @@ impl RefreshCookie {
         let mut values = cookie::values(headers, NAME);
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(several()),
-            // Scripts can set any bytes; what is no text is no token.
-            (value, None) => Ok(value.map(|value| str::from_utf8(value).unwrap_or_default())),
+            // What is no text is no token either, and is refused as such.
+            (value, None) => Ok(value.map(|value| std::str::from_utf8(value).unwrap_or_default())),
         }
     }
 }

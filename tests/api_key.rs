@@ -383,7 +383,7 @@ async fn a_store_that_is_down_is_503_and_known_keys_go_on() {
     assert!(house.verify(&known).await.is_ok());
     house.store.down.store(true, Ordering::Relaxed);
     assert!(house.verify(&known).await.is_ok());
-    let gate = ApiKeyLayer::new(house.keys.clone());
+    let gate = ApiKeyLayer::new(house.keys.clone()).with_context(house.context.clone());
     let response = send(&gate, |request| {
         request.header("x-api-key", other.key().expose())
     });

@@ -157,6 +157,41 @@ async fn servers_that_share_a_store_learn_what_the_others_ended() {
     assert_eq!(server.check(&two, &live), Ok(()));
 }
 
+/// The clock of one server is 5 s ahead; both share the store and the secrets.
+#[tokio::test]
+async fn servers_whose_clocks_differ_by_five_seconds_are_one_to_their_clients() {
+    let slow = Server::new();
+    let mut fast = Server::new();
+    (fast.secret, fast.store) = (slow.secret.clone(), slow.store.clone());
+    fast.clock.advance(Duration::from_secs(5));
+    let (behind, ahead) = (slow.started().await, fast.started().await);
+    let mut pair = ahead.start("user-1", Device::new()).await.unwrap();
+    for round in 0..10 {
+        for (server, sessions) in [(&slow, &behind), (&fast, &ahead)] {
+            assert_eq!(server.check(sessions, &pair), Ok(()), "{round}");
+        }
+        let (one, other) = match round % 2 {
+            0 => (&behind, &ahead),
+            _ => (&ahead, &behind),
+        };
+        let next = one.refresh(refresh_token(&pair), None).await.unwrap();
+        let again = other.refresh(refresh_token(&pair), None).await.unwrap();
+        assert_eq!(next.refresh_token, again.refresh_token);
+        assert!(again.replayed && !next.replayed);
+        pair = next;
+        for server in [&slow, &fast] {
+            server.clock.advance(Duration::from_secs(840));
+        }
+    }
+    let left = ahead.start("user-1", Device::new()).await.unwrap();
+    behind.end(refresh_token(&pair), None).await.unwrap();
+    ahead.recover().await.unwrap();
+    assert_eq!(fast.check(&ahead, &pair), Err(Denied::Revoked));
+    ahead.end(refresh_token(&left), None).await.unwrap();
+    behind.recover().await.unwrap();
+    assert_eq!(slow.check(&behind, &left), Err(Denied::Revoked));
+}
+
 #[tokio::test]
 async fn an_access_token_ends_with_its_session_and_counts_after_a_denial() {
     let server = Server::new();

@@ -173,21 +173,44 @@ impl PasswordHasher {
         password: &str,
         stored: Option<&str>,
     ) -> Result<Verification, PasswordError> {
-        self.check(password)?;
+        let [verification] = self.verify_each([password], stored).await?;
+        Ok(verification)
+    }
+
+    /// [`verify`](Self::verify) for several passwords in one place of the queue, up to the first
+    /// that is correct; those after it count as wrong.
+    pub(crate) async fn verify_each<const N: usize>(
+        &self,
+        passwords: [&str; N],
+        stored: Option<&str>,
+    ) -> Result<[Verification; N], PasswordError> {
+        for password in passwords {
+            self.check(password)?;
+        }
         let scheme = self.shared.settings.scheme;
-        let password = owned(password);
+        let passwords = passwords.map(owned);
         let stored = stored.map(owned);
         let verify = move || {
             let stored = stored.as_ref().map(|stored| stored.as_str());
-            scheme.verify(password.as_bytes(), stored, &mut Worker)
+            let mut found = [Verification::Wrong; N];
+            let mut unreadable = false;
+            for (password, found) in passwords.iter().zip(&mut found) {
+                let verified = scheme.verify(password.as_bytes(), stored, &mut Worker);
+                *found = verified.verification;
+                unreadable |= verified.unreadable;
+                if found.is_correct() {
+                    break;
+                }
+            }
+            (found, unreadable)
         };
-        let verified = self.run(Purpose::Verify, verify).await?;
-        if verified.unreadable {
+        let (found, unreadable) = self.run(Purpose::Verify, verify).await?;
+        if unreadable {
             let event = SecurityEvent::new(EventKind::Misconfigured);
             self.context()
                 .emit(event.with_rule("password", "unreadable_hash"));
         }
-        Ok(verified.verification)
+        Ok(found)
     }
 
     async fn run<T: Send + 'static>(

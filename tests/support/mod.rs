@@ -1,5 +1,8 @@
 //! What several test files share.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
+pub mod daemon;
+pub mod postgres;
 pub mod probe;
+pub mod redis;
 pub mod server;

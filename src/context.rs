@@ -34,6 +34,8 @@ pub struct Context {
 #[derive(Clone)]
 struct Inner {
     clock: Arc<dyn Clock>,
+    /// The same clock while it is the host's: read without a detour.
+    host: Option<SystemClock>,
     events: Arc<Events>,
     render: Arc<dyn Render>,
 }
@@ -42,9 +44,11 @@ impl Context {
     /// The defaults.
     #[must_use]
     pub fn new() -> Self {
+        let clock = SystemClock::new();
         Self {
             inner: Arc::new(Inner {
-                clock: Arc::new(SystemClock::new()),
+                clock: Arc::new(clock.clone()),
+                host: Some(clock),
                 events: Arc::new(Events::new(Arc::new(TracingSink))),
                 render: Arc::new(ProblemDetails),
             }),
@@ -54,7 +58,10 @@ impl Context {
     /// Reads time from `clock`.
     #[must_use]
     pub fn with_clock(self, clock: impl Clock) -> Self {
-        self.with(|inner| inner.clock = Arc::new(clock))
+        self.with(|inner| {
+            inner.clock = Arc::new(clock);
+            inner.host = None;
+        })
     }
 
     /// Sends events to `sink` alone.
@@ -70,9 +77,13 @@ impl Context {
     }
 
     /// Time that only moves forward.
+    #[inline]
     #[must_use]
     pub fn monotonic(&self) -> Monotonic {
-        self.inner.clock.monotonic()
+        match &self.inner.host {
+            Some(clock) => clock.monotonic(),
+            None => self.inner.clock.monotonic(),
+        }
     }
 
     /// Unix time.
@@ -89,7 +100,7 @@ impl Context {
 
     /// Counts and sends an event; repeats of one refusal and client within 10 s become one line.
     pub fn emit(&self, event: SecurityEvent) {
-        self.inner.events.emit(event, self.inner.clock.monotonic());
+        self.inner.events.emit(event, self.monotonic());
     }
 
     /// The answer to a refused request, with the event sent.
@@ -101,6 +112,22 @@ impl Context {
     ) -> Response<B> {
         self.report(Head::of(request), &rejection);
         self.render(rejection, WireForm::of(Head::of(request)))
+    }
+
+    /// The same where the request is of no more use: what it was given by outer layers is dropped,
+    /// and the room for that holds the rejection.
+    pub(crate) fn refuse_last<A, B: RejectionBody>(
+        &self,
+        request: &mut Request<A>,
+        rejection: Rejection,
+    ) -> Response<B> {
+        self.report(Head::of(request), &rejection);
+        let form = WireForm::of(Head::of(request));
+        let mut extensions = std::mem::take(request.extensions_mut());
+        extensions.clear();
+        rejection
+            .respond_in(&*self.inner.render, form, extensions)
+            .map(B::from_bytes)
     }
 
     /// Sends the event of a refusal without answering it.

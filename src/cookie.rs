@@ -3,22 +3,26 @@
 use http::{HeaderMap, header::COOKIE};
 
 /// Every value that a request carries under a cookie's name, over all of its `Cookie` fields.
-pub(crate) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(';'))
-        .filter_map(|pair| pair.split_once('='))
-        .filter(move |(own, _)| own.trim() == name)
-        .map(|(_, value)| value.trim())
+        .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(move |pair| value(pair, name))
+}
+
+/// The value of one pair of a `Cookie` field, if that is its name.
+pub(crate) fn value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let (own, value) = pair.split_at(at);
+    (own.trim_ascii() == name.as_bytes()).then(|| value[1..].trim_ascii())
 }
 
 /// The value of a cookie; none where two claim the name.
 pub(crate) fn sole<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = values(headers, name);
     match (values.next(), values.next()) {
-        (value, None) => value,
+        (Some(value), None) => str::from_utf8(value).ok(),
         _ => None,
     }
 }
@@ -37,6 +41,13 @@ mod tests {
         assert_eq!(sole(&headers, "c"), Some("4=5"));
         assert_eq!(sole(&headers, "b"), None);
         assert_eq!(sole(&headers, "d"), None);
-        assert_eq!(values(&headers, "b").collect::<Vec<_>>(), ["2", "6"]);
+        assert_eq!(values(&headers, "b").collect::<Vec<_>>(), [b"2", b"6"]);
+        // A neighbour of any bytes hides nothing.
+        headers.append(
+            COOKIE,
+            HeaderValue::from_bytes(b"x=\xff; d=7; a=\xe9").unwrap(),
+        );
+        assert_eq!(sole(&headers, "d"), Some("7"));
+        assert_eq!(sole(&headers, "a"), None);
     }
 }

@@ -35,7 +35,7 @@ use std::{
 use crate::{
     context::Context,
     keyed::{Domain, digest},
-    time::UnixMillis,
+    time::{Monotonic, UnixMillis},
 };
 
 /// A handle on a deny list; clones share it.
@@ -60,12 +60,16 @@ struct Table {
     /// For a session or token the value is not looked at; for a subject, tokens issued up to and
     /// including that second are refused.
     denied: HashMap<u128, Denial>,
-    order: VecDeque<(UnixMillis, u128)>,
+    /// Oldest first. A key that was denied again has a later place, and the earlier is void.
+    order: VecDeque<(Monotonic, u128)>,
 }
 
 #[derive(Clone, Copy)]
 struct Denial {
-    at: UnixMillis,
+    /// Entries age by the clock that is never set: one that is set forward and back again must not
+    /// take a denial away from tokens that then live on.
+    at: Monotonic,
+    wall: UnixMillis,
     issued_until: i64,
 }
 
@@ -235,29 +239,38 @@ impl DenyList {
 
     fn deny(&self, key: u128, issued_until: i64) {
         let inner = &*self.inner;
-        let now = inner.context.wall();
+        let now = inner.context.monotonic();
+        let wall = inner.context.wall();
         let mut table = inner.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.denied.insert(
-            key,
-            Denial {
-                at: now,
-                issued_until,
-            },
-        );
-        table.order.push_back((now, key));
+        let table = &mut *table;
+        let before = table.denied.get(&key).copied();
+        let denial = Denial {
+            at: now,
+            wall: before.map_or(wall, |before| before.wall.max(wall)),
+            issued_until: before
+                .map_or(issued_until, |before| before.issued_until.max(issued_until)),
+        };
+        table.denied.insert(key, denial);
+        if before.is_none_or(|before| before.at != now) {
+            table.order.push_back((now, key));
+        }
         while let Some(&(at, key)) = table.order.front() {
             let expired = now.saturating_since(at) > inner.keep;
-            if !expired && table.order.len() <= inner.capacity {
+            if !expired && table.denied.len() <= inner.capacity {
                 break;
             }
             table.order.pop_front();
-            // A key denied again has a later place in the order.
-            if table.denied.get(&key).is_some_and(|denial| denial.at == at) {
-                table.denied.remove(&key);
+            if let Some(oldest) = table.denied.get(&key).filter(|denial| denial.at == at) {
                 if !expired {
-                    inner.minimum.fetch_max(second_after(at), Ordering::AcqRel);
+                    let minimum = second_after(oldest.wall);
+                    inner.minimum.fetch_max(minimum, Ordering::AcqRel);
                 }
+                table.denied.remove(&key);
             }
+        }
+        if table.order.len() > 2 * inner.capacity {
+            let Table { denied, order } = table;
+            order.retain(|(at, key)| denied.get(key).is_some_and(|denial| denial.at == *at));
         }
         inner.entries.store(table.denied.len(), Ordering::Release);
     }
@@ -354,5 +367,43 @@ mod tests {
         let other = DenyKeys::new("u").with_session("f");
         assert_eq!(list.check(&other, start), Err(Denied::Revoked));
         assert_eq!(list.check(&other, start + 2), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_takes_no_denial_away() {
+        let (clock, list) = list(10);
+        let start = clock.wall();
+        list.deny_session("s");
+        list.deny_subject("u");
+        clock.set_wall(start.saturating_add(QUARTER * 10));
+        list.deny_token("t");
+        clock.set_wall(UnixMillis::from_secs(start.as_secs() - 60));
+        list.deny_subject("u");
+        let now = start.as_secs();
+        for keys in [
+            DenyKeys::new("v").with_session("s"),
+            DenyKeys::new("u"),
+            DenyKeys::new("v").with_token("t"),
+        ] {
+            assert_eq!(list.check(&keys, now), Err(Denied::Revoked));
+        }
+    }
+
+    #[test]
+    fn what_is_denied_time_after_time_drives_nothing_out() {
+        let (clock, list) = list(3);
+        let issued_at = clock.wall().as_secs() + 1;
+        list.deny_session("a");
+        for _ in 0..100 {
+            clock.advance(Duration::from_millis(1));
+            list.deny_session("b");
+            list.deny_session("b");
+        }
+        assert_eq!(list.len(), 2);
+        assert!(list.inner.table.read().unwrap().order.len() <= 7);
+        let other = DenyKeys::new("u").with_session("c");
+        assert_eq!(list.check(&other, issued_at - 10), Ok(()));
+        let keys = DenyKeys::new("u").with_session("a");
+        assert_eq!(list.check(&keys, issued_at), Err(Denied::Revoked));
     }
 }

@@ -41,6 +41,15 @@ impl<F, B> ResponseFuture<F, B> {
         }
     }
 
+    /// An answer to a request that is gone.
+    pub(crate) fn answered(response: Response<B>) -> Self {
+        Self {
+            state: State::Refused {
+                refusal: Refusal::answered(response),
+            },
+        }
+    }
+
     /// The gate answers `response` to `request`.
     pub fn refused<A>(request: Request<A>, response: Response<B>) -> Self
     where
@@ -89,6 +98,13 @@ impl<B> Refusal<B> {
         Self {
             response: Some(response),
             drain: drain(request),
+        }
+    }
+
+    pub(crate) fn answered(response: Response<B>) -> Self {
+        Self {
+            response: Some(response),
+            drain: None,
         }
     }
 

@@ -209,6 +209,13 @@ impl Identity {
         }
     }
 
+    /// The memory that it takes.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn bytes(&self) -> usize {
+        let parts = &*self.inner;
+        size_of::<Parts>() + parts.text.capacity() + parts.scopes.bytes() + parts.roles.bytes()
+    }
+
     /// The text that the parts point into.
     pub(crate) fn text(&self) -> &str {
         &self.inner.text
@@ -285,6 +292,14 @@ impl Spans {
                 Self::Many(spans)
             }
         };
+    }
+
+    #[cfg(feature = "jwt")]
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Many(spans) => spans.capacity() * size_of::<Span>(),
+            Self::None | Self::One(_) => 0,
+        }
     }
 
     fn as_slice(&self) -> &[Span] {

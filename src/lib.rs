@@ -19,6 +19,8 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "api-key")]
+pub mod api_key;
 pub mod authorize;
 pub mod body;
 pub mod body_limit;
@@ -39,9 +41,13 @@ mod head;
 pub mod headers;
 pub mod https;
 mod identity;
+#[cfg(any(feature = "axum", all(feature = "jwt", feature = "refresh-token")))]
+mod json;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod keyed;
+#[cfg(feature = "login-throttle")]
+pub mod login_throttle;
 mod origin;
 #[cfg(feature = "password")]
 pub mod password;
@@ -56,6 +62,8 @@ pub mod secret;
 #[cfg(all(feature = "jwt", feature = "refresh-token"))]
 pub mod session;
 pub mod stack;
+#[cfg(any(feature = "api-key", feature = "refresh-token"))]
+mod store_error;
 pub mod time;
 #[cfg(feature = "upload")]
 pub mod upload;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -41,6 +41,28 @@ impl Origin {
             None => Ok(Self { text: text.into() }),
             Some(problem) => Err(ConfigError::new("origin", problem)),
         }
+    }
+
+    /// The origin of a service that is reached over plain HTTP at an address.
+    ///
+    /// ```
+    /// use portcullis::Origin;
+    ///
+    /// let origin = |addr: &str| Ok::<_, std::net::AddrParseError>(Origin::plain(addr.parse()?));
+    /// assert_eq!(origin("127.0.0.1:3000")?.as_str(), "http://127.0.0.1:3000");
+    /// assert_eq!(origin("[::1]:80")?.as_str(), "http://[::1]");
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn plain(addr: SocketAddr) -> Self {
+        let host = match addr.ip() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{}]", canonical(address)),
+        };
+        let text = match addr.port() {
+            80 => format!("http://{host}"),
+            port => format!("http://{host}:{port}"),
+        };
+        Self { text: text.into() }
     }
 
     /// The origin as browsers send it.

@@ -27,10 +27,13 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use crate::rejection::{Rejection, RejectionKind};
+use crate::{
+    json,
+    rejection::{Rejection, RejectionKind},
+};
 
 /// A JSON body of type `T`.
 ///
@@ -48,31 +51,15 @@ where
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
-        if !is_json(request.headers()) {
-            return Err(
-                Rejection::new(RejectionKind::UnsupportedMediaType, GATE, "not_json")
-                    .with_detail("Send Content-Type: application/json."),
-            );
-        }
+        json::check_type(request.headers())?;
         let bytes =
             Bytes::from_request(request, state)
                 .await
                 .map_err(|error| match error.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => {
-                        Rejection::new(RejectionKind::PayloadTooLarge, GATE, "body_too_large")
-                    }
-                    _ => Rejection::new(RejectionKind::BadRequest, GATE, "body_incomplete"),
+                    StatusCode::PAYLOAD_TOO_LARGE => json::too_large(),
+                    _ => json::incomplete(),
                 })?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            // The parser's message may quote the body, which may hold a password.
-            if error.is_data() {
-                Rejection::new(RejectionKind::Unprocessable, GATE, "wrong_shape")
-                    .with_detail("The JSON has not the members that are expected here.")
-            } else {
-                Rejection::new(RejectionKind::BadRequest, GATE, "malformed_json")
-                    .with_detail("The body is not valid JSON.")
-            }
-        })
+        json::parse(&bytes).map(Self)
     }
 }
 
@@ -86,56 +73,4 @@ pub async fn method_not_allowed() -> Rejection {
     Rejection::new(RejectionKind::MethodNotAllowed, ROUTER, "no_method")
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return false;
-    };
-    is_json_type(value).unwrap_or(false)
-}
-
-fn is_json_type(value: &HeaderValue) -> Option<bool> {
-    let (essence, parameters) = match value.to_str().ok()?.split_once(';') {
-        Some((essence, parameters)) => (essence, Some(parameters)),
-        None => (value.to_str().ok()?, None),
-    };
-    let utf8 = parameters.is_none_or(|parameters| {
-        parameters.split_once('=').is_some_and(|(name, charset)| {
-            name.trim().eq_ignore_ascii_case("charset")
-                && charset
-                    .trim()
-                    .trim_matches('"')
-                    .eq_ignore_ascii_case("utf-8")
-        })
-    });
-    Some(essence.trim().eq_ignore_ascii_case("application/json") && utf8)
-}
-
-const GATE: &str = "json";
 const ROUTER: &str = "router";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_named_once_and_in_utf_8() {
-        for (value, json) in [
-            ("application/json", true),
-            ("Application/JSON; charset=UTF-8", true),
-            ("application/json;charset=\"utf-8\"", true),
-            ("application/json; charset=utf-16", false),
-            ("application/problem+json", false),
-            ("text/plain", false),
-            ("application/json, text/plain", false),
-            ("application/json;", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, value.parse().unwrap());
-            assert_eq!(is_json(&headers), json, "{value}");
-            headers.append(CONTENT_TYPE, "application/json".parse().unwrap());
-            assert!(!is_json(&headers), "twice: {value}");
-        }
-        assert!(!is_json(&HeaderMap::new()));
-    }
-}

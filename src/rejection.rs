@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -39,8 +39,10 @@ struct Inner {
     event: Option<EventKind>,
     problem_type: Option<&'static str>,
     detail: Option<Cow<'static, str>>,
-    violated: Vec<Arc<str>>,
+    violated: Option<Arc<[Arc<str>]>>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body of the default answer, where a gate has made it ahead.
+    body: Option<Bytes>,
 }
 
 /// What kind of refusal it is; each has one status.
@@ -136,15 +138,16 @@ impl Rejection {
                 event: None,
                 problem_type: None,
                 detail: None,
-                violated: Vec::new(),
+                violated: None,
                 headers: Vec::new(),
+                body: None,
             }),
         }
     }
 
     /// Adds a sentence for the caller. It must not repeat the request's input.
     pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.with(|inner| inner.detail = Some(detail.into()))
+        self.with_body(|inner| inner.detail = Some(detail.into()))
     }
 
     /// Adds a header field to the answer, beside others of the same name.
@@ -160,12 +163,15 @@ impl Rejection {
 
     /// Sets the problem type's URI (`about:blank` where none is set).
     pub fn with_problem_type(self, uri: &'static str) -> Self {
-        self.with(|inner| inner.problem_type = Some(uri))
+        self.with_body(|inner| inner.problem_type = Some(uri))
     }
 
     /// Adds the names of the policies that were violated.
     pub fn with_violated_policies(self, names: impl IntoIterator<Item = Arc<str>>) -> Self {
-        self.with(|inner| inner.violated.extend(names))
+        self.with_body(|inner| {
+            let held = inner.violated.iter().flat_map(|held| held.iter().cloned());
+            inner.violated = Some(held.chain(names).collect());
+        })
     }
 
     /// Sets the event to send, where the usual one of the kind does not fit.
@@ -211,7 +217,8 @@ impl Rejection {
 
     /// The names of the policies that were violated.
     pub fn violated_policies(&self) -> impl Iterator<Item = &str> {
-        self.inner.violated.iter().map(AsRef::as_ref)
+        let names = self.inner.violated.as_deref().unwrap_or_default();
+        names.iter().map(AsRef::as_ref)
     }
 
     /// The header fields of the answer.
@@ -228,7 +235,20 @@ impl Rejection {
     /// Renders the answer and puts on it what no renderer may leave out: the rejection's header
     /// fields, `Cache-Control: no-store`, and the rejection itself in the extensions.
     pub(crate) fn respond(self, render: &dyn Render, form: WireForm) -> Response<Bytes> {
+        self.respond_in(render, form, Extensions::new())
+    }
+
+    /// The same with `extensions` for those of the answer, where the renderer set none.
+    pub(crate) fn respond_in(
+        self,
+        render: &dyn Render,
+        form: WireForm,
+        extensions: Extensions,
+    ) -> Response<Bytes> {
         let mut response = render.render(&self, form);
+        if response.extensions().is_empty() {
+            *response.extensions_mut() = extensions;
+        }
         let headers = response.headers_mut();
         headers.reserve(self.inner.headers.len() + 1);
         headers.insert(CACHE_CONTROL, NO_STORE);
@@ -237,6 +257,40 @@ impl Rejection {
         }
         response.extensions_mut().insert(self);
         response
+    }
+
+    /// Makes the body of the default answer ahead, for a refusal that is answered often.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn with_body_ahead(self) -> Self {
+        let body = problem_json(&self);
+        self.with(|inner| inner.body = Some(body))
+    }
+
+    /// This refusal with these header fields for its answer, all at once.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn having(&self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let inner = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                kind: inner.kind,
+                gate: inner.gate,
+                reason: inner.reason,
+                event: inner.event,
+                problem_type: inner.problem_type,
+                detail: inner.detail.clone(),
+                violated: inner.violated.clone(),
+                headers,
+                body: inner.body.clone(),
+            }),
+        }
+    }
+
+    /// Changes what stands in the body of the default answer.
+    fn with_body(self, change: impl FnOnce(&mut Inner)) -> Self {
+        self.with(|inner| {
+            change(inner);
+            inner.body = None;
+        })
     }
 
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -348,9 +402,16 @@ impl Render for ProblemDetails {
                 response
             }
             WireForm::Http => {
-                let mut response = Response::new(problem_json(rejection));
+                let body = match &rejection.inner.body {
+                    Some(body) => body.clone(),
+                    None => problem_json(rejection),
+                };
+                let mut response = Response::new(body);
                 *response.status_mut() = rejection.status();
-                response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+                // With room for what every answer gets beside it.
+                let mut headers = HeaderMap::with_capacity(rejection.inner.headers.len() + 2);
+                headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+                *response.headers_mut() = headers;
                 response
             }
         }
@@ -378,7 +439,7 @@ fn problem_json(rejection: &Rejection) -> Bytes {
         });
         push_json_string(&mut json, name);
     }
-    if !rejection.inner.violated.is_empty() {
+    if rejection.violated_policies().next().is_some() {
         json.push(']');
     }
     json.push('}');

@@ -158,6 +158,7 @@ impl fmt::Debug for SystemClock {
 }
 
 impl Clock for SystemClock {
+    #[inline]
     fn monotonic(&self) -> Monotonic {
         Monotonic(self.counter.delta_as_nanos(self.origin, self.counter.raw()))
     }

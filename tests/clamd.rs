@@ -2,14 +2,16 @@
 //! `PORTCULLIS_TEST_CLAMD` names the daemon's binary, and is skipped elsewhere.
 #![cfg(feature = "clamd")]
 
+mod bodies;
+mod support;
+
 use std::{
     convert::Infallible,
-    fs,
     net::TcpListener,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use bodies::{Script, Step};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,87 +21,9 @@ use portcullis::{
     guarded::GuardedBody,
     upload::{KIB, MIB, Spool, UploadLayer, UploadPolicy, scan::Clamd},
 };
+use support::clamd::Daemon;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Layer, ServiceExt, service_fn};
-
-struct Daemon {
-    process: Child,
-    dir: tempfile::TempDir,
-    port: u16,
-}
-
-impl Daemon {
-    /// Starts a daemon that knows one word; `None` where there is no binary.
-    async fn start() -> Option<Self> {
-        let binary = std::env::var_os("PORTCULLIS_TEST_CLAMD").filter(|path| !path.is_empty());
-        let Some(binary) = binary else {
-            eprintln!("skipped: PORTCULLIS_TEST_CLAMD names no clamd");
-            return None;
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let database = dir.path().join("db");
-        fs::create_dir(&database).unwrap();
-        let word: String = "PORTCULLIS-MARKER"
-            .bytes()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        fs::write(
-            database.join("test.ndb"),
-            format!("Test.Marker:0:*:{word}\n"),
-        )
-        .unwrap();
-        let path = dir.path().display();
-        let config = format!(
-            "Foreground yes\nDatabaseDirectory {path}/db\nTemporaryDirectory {path}\n\
-             LocalSocket {path}/clamd.sock\nTCPAddr 127.0.0.1\nTCPSocket {port}\n\
-             StreamMaxLength 1M\nMaxFileSize 512K\nMaxScanSize 512K\nAlertExceedsMax yes\n\
-             MaxThreads 4\n"
-        );
-        fs::write(dir.path().join("clamd.conf"), config).unwrap();
-        let process = Command::new(binary)
-            .arg("-c")
-            .arg(dir.path().join("clamd.conf"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let daemon = Self { process, dir, port };
-        for _ in 0..300 {
-            if daemon.tcp().ping().await.is_ok() && daemon.unix().ping().await.is_ok() {
-                return Some(daemon);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("clamd does not answer");
-    }
-
-    fn tcp(&self) -> Clamd {
-        Clamd::at(&format!("127.0.0.1:{}", self.port))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("clamd.sock")
-    }
-
-    fn unix(&self) -> Clamd {
-        Clamd::at(&self.socket().display().to_string())
-    }
-
-    fn stop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
 
 async fn send(policy: &UploadPolicy, file: &str) -> (u16, &'static str) {
     let body = format!(
@@ -149,6 +73,11 @@ async fn a_real_daemon_judges() {
             // Above the daemon's MaxFileSize, which it would pass over in silence by default.
             assert_eq!(
                 send(&policy, &fill(800 * KIB)).await,
+                (413, "too_large_to_scan")
+            );
+            // Above its StreamMaxLength: it answers, and takes no more.
+            assert_eq!(
+                send(&policy, &fill(4 * MIB)).await,
                 (413, "too_large_to_scan")
             );
         }
@@ -207,4 +136,72 @@ async fn nobody_listens() {
         send(&policy(gone), "clean").await,
         (503, "scanner_unavailable")
     );
+}
+
+/// Speaks as clamd does, and finds nothing.
+async fn accepts_everything(listener: tokio::net::TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut command = [0; 10];
+            stream.read_exact(&mut command).await?;
+            loop {
+                let size = stream.read_u32().await?;
+                if size == 0 {
+                    return stream.write_all(b"stream: OK\0").await;
+                }
+                let mut chunk = vec![0; size as usize];
+                stream.read_exact(&mut chunk).await?;
+            }
+        });
+    }
+}
+
+async fn send_slowly(policy: UploadPolicy, body: Script) -> (u16, &'static str) {
+    let handler = async |request: Request<GuardedBody<Script>>| {
+        request.into_body().collect().await.unwrap();
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    };
+    let request = Request::post("/").header("content-type", "multipart/form-data; boundary=B");
+    let service = UploadLayer::new(policy).layer(service_fn(handler));
+    let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+    let rejection = response.extensions().get::<Rejection>();
+    let reason = rejection.map_or("", Rejection::reason);
+    (response.status().as_u16(), reason)
+}
+
+#[tokio::test]
+async fn slow_clients_hold_no_place_that_others_want() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let clamd = Clamd::tcp(listener.local_addr().unwrap())
+        .max_scans(2)
+        .give_way(Duration::from_millis(100));
+    tokio::spawn(accepts_everything(listener));
+    let policy = policy(clamd);
+    let head = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n";
+    let half = format!("{head}{}", "fine words ".repeat(1_000));
+    let slow = |policy: &UploadPolicy| {
+        let body = Script::frames([half.clone()]).then(Step::Stall);
+        tokio::spawn(send_slowly(policy.clone(), body))
+    };
+    // Nobody else wants their places, so they keep them.
+    let (first, second) = (slow(&policy), slow(&policy));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    let start = Instant::now();
+    let many = (0..10).map(|_| send(&policy, "clean"));
+    for outcome in futures_util::future::join_all(many).await {
+        assert_eq!(outcome, (200, ""));
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    for slow in [first, second] {
+        if slow.is_finished() {
+            assert_eq!(slow.await.unwrap(), (503, "scanner_unavailable"));
+        } else {
+            slow.abort();
+        }
+    }
 }

@@ -107,6 +107,13 @@ fn every_layer_keeps_every_rule() {
         table.hold("JwtLayer", jwt.clone(), identified);
         table.refuse("JwtLayer", jwt, request);
     }
+    #[cfg(feature = "api-key")]
+    {
+        use portcullis::api_key::{ApiKeyLayer, ApiKeys, MemoryKeys};
+        let keys = ApiKeyLayer::new(ApiKeys::new(MemoryKeys::new(), "dev").unwrap());
+        table.hold("ApiKeyLayer", keys.clone(), identified);
+        table.refuse("ApiKeyLayer", keys, request);
+    }
     let scope = RequireScopeLayer::new("read").unwrap();
     table.hold("RequireScopeLayer", scope.clone(), identified);
     table.refuse("RequireScopeLayer", scope, request);
@@ -119,6 +126,18 @@ fn every_layer_keeps_every_rule() {
     #[cfg(feature = "jwt")]
     let stack = stack.with_jwt(portcullis::jwt::JwtLayer::new(verifier()));
     table.hold("EdgeLayer", stack.layer(), request);
+    #[cfg(all(feature = "cors", feature = "csrf"))]
+    {
+        let own = || portcullis::Origin::new("http://example.com").unwrap();
+        let full = stack
+            .clone()
+            .with_cors(portcullis::cors::CorsPolicy::new(["https://example.net"]).unwrap())
+            .with_https(portcullis::https::HttpsPolicy::new(own()).any_host())
+            .with_csrf(portcullis::csrf::CsrfPolicy::new([own()]));
+        table.hold("EdgeLayer, every gate", full.layer(), request);
+        let strict = portcullis::csrf::CsrfPolicy::new([own()]).strict();
+        table.refuse("EdgeLayer, strict", full.with_csrf(strict).layer(), request);
+    }
     table.hold("GuardLayer", stack.route(Guard::new()).unwrap(), request);
     let small = stack.route(Guard::new().body(1)).unwrap();
     table.refuse("GuardLayer", small, request);

@@ -143,3 +143,73 @@ async fn a_strange_preflight_is_an_event() {
         [(EventKind::MaliciousCors, Some("192.0.2.1".to_owned()))]
     );
 }
+
+/// Inside a stack the answers are those of the layer that the policy makes: every combination of
+/// what it reads, with and without a `Vary` of the service's own.
+#[tokio::test]
+async fn the_stack_answers_as_the_layer_does() {
+    let context = Context::new().with_events(|_: &SecurityEvent| {});
+    let stack = portcullis::stack::SecurityStack::new(context.clone()).with_cors(policy());
+    let service = |own: &'static str| {
+        service_fn(move |_: Request<Body>| {
+            let response = Response::builder().header("x-handler", "ran");
+            let response = match own {
+                "" => response,
+                own => response.header("vary", own),
+            };
+            std::future::ready(Ok::<_, Infallible>(response.body(Body::default()).unwrap()))
+        })
+    };
+    let mut compared = 0;
+    for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+        for origin in ["", ALLOWED, "https://evil.example", "null"] {
+            for asked in ["", "PUT", "TRACE"] {
+                for names in ["", "authorization", "x-other"] {
+                    for own in ["", "accept-encoding", "Origin, accept", "*"] {
+                        let request = || {
+                            let mut request = Request::builder().method(method);
+                            for (name, value) in [
+                                ("origin", origin),
+                                ("access-control-request-method", asked),
+                                ("access-control-request-headers", names),
+                            ] {
+                                if !value.is_empty() {
+                                    request = request.header(name, value);
+                                }
+                            }
+                            request.body(Body::default()).unwrap()
+                        };
+                        let ours = stack.around(service(own)).oneshot(request());
+                        let theirs = policy().layer(&context).layer(service(own));
+                        let (ours, theirs) = (
+                            ours.await.unwrap(),
+                            theirs.oneshot(request()).await.unwrap(),
+                        );
+                        assert_eq!(ours.status(), theirs.status());
+                        let rest = |response: &Response<Body>| {
+                            let mut headers = response.headers().clone();
+                            headers.remove("vary");
+                            headers.remove("x-content-type-options");
+                            headers
+                        };
+                        assert_eq!(rest(&ours), rest(&theirs), "{method} {origin} {asked}");
+                        // The same names, but each once, and none beside `*`.
+                        let (mut own_names, mut their_names) = (vary(&ours), vary(&theirs));
+                        let all = own_names.len();
+                        for names in [&mut own_names, &mut their_names] {
+                            names.sort_unstable();
+                            names.dedup();
+                        }
+                        assert_eq!(own_names.len(), all, "{:?}", ours.headers());
+                        if their_names.contains(&"*".to_owned()) {
+                            their_names = vec!["*".to_owned()];
+                        }
+                        assert_eq!(own_names, their_names);
+                        compared += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(compared, 4 * 4 * 3 * 3 * 4);
+}

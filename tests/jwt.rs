@@ -11,16 +11,17 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use portcullis::{
     DenyList, Identity, IdentityKind, Rejection,
+    authorize::RequireScopeLayer,
     jwt::{
-        AccessToken, Algorithm, Claims, Expect, Failure, IssueError, Issuer, JwksEndpoint,
-        JwtLayer, KeySet, Mode, SigningKey, TokenSource, TokenTypes, Verifier, VerifyError,
-        VerifyingKey,
+        AccessToken, Algorithm, CacheLimits, Claims, Expect, Failure, IssueError, Issuer,
+        JwksEndpoint, JwtLayer, KeySet, Mode, SigningKey, TokenSource, TokenTypes, Verifier,
+        VerifyError, VerifyingKey,
     },
     secret::{Secret, Secrets},
     time::{Clock as _, ManualClock, UnixMillis},
 };
 use serde_json::{Value, json};
-use tower::{Layer, ServiceExt as _, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn};
 
 use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint};
 
@@ -157,13 +158,86 @@ async fn challenges_are_those_of_rfc_6750() {
 #[tokio::test]
 async fn grpc_gets_a_grpc_status() {
     let setup = Setup::new();
-    let mut request = with_token("a.b.c");
+    let good = setup
+        .issuer
+        .issue(&AccessToken::new("u"), setup.now())
+        .unwrap();
+    let not_ready = DenyList::pending(&setup.context, Duration::from_secs(900));
+    let waiting = setup.layer().with_deny_list(not_ready);
+    let bearer = format!("Bearer {}", good.as_str());
+    for (layer, fields, status) in [
+        (&setup.layer(), &["Bearer a.b.c"][..], "16"),
+        (&setup.layer(), &[], "16"),
+        (&setup.layer(), &["Bearer"], "3"),
+        (&waiting, &[&*bearer], "14"),
+    ] {
+        let mut request = with_authorization(fields);
+        request
+            .headers_mut()
+            .insert("content-type", "application/grpc+proto".parse().unwrap());
+        let response = call(layer, request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["grpc-status"], status, "{fields:?}");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(0));
+    }
+    let scoped = RequireScopeLayer::new("model").unwrap();
+    let service = ServiceBuilder::new()
+        .layer(setup.layer())
+        .layer(scoped)
+        .service(service_fn(|_: Request<Body>| async {
+            Ok::<_, Infallible>(Response::new(Body::default()))
+        }));
+    let mut request = with_authorization(&[&bearer]);
     request
         .headers_mut()
         .insert("content-type", "application/grpc".parse().unwrap());
-    let response = call(&setup.layer(), request).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.headers()["grpc-status"], "16");
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "7");
+}
+
+#[tokio::test]
+async fn several_issuers_are_told_apart_by_iss() {
+    let setup = Setup::new();
+    let names = ["https://a.example", "https://b.example"];
+    let algorithms = [Algorithm::ES256, Algorithm::EdDSA];
+    let issuers: Vec<_> = std::iter::zip(names, algorithms)
+        .map(|(name, algorithm)| {
+            Issuer::new(jwt_support::signing_key(algorithm), name, AUDIENCE).unwrap()
+        })
+        .collect();
+    let mut verifier = setup.verifier.clone();
+    for (name, issuer) in std::iter::zip(names, &issuers) {
+        verifier = verifier.with_issuer(name, issuer.key_set()).unwrap();
+    }
+    for verifier in [verifier.clone(), verifier.with_cache(CacheLimits::new())] {
+        let layer = JwtLayer::new(verifier).with_context(setup.context.clone());
+        for issuer in issuers.iter().chain([&setup.issuer]) {
+            let token = issuer.issue(&AccessToken::new("u"), setup.now()).unwrap();
+            for _ in 0..2 {
+                let response = call(&layer, with_token(token.as_str())).await;
+                assert_eq!(response.status(), 200);
+                let seen = response.extensions().get::<Seen>().unwrap();
+                let told = seen.identity.as_ref().unwrap().issuer().unwrap();
+                assert!(told == ISSUER || names.contains(&told));
+            }
+        }
+        // Each by its own keys, and a stranger by none.
+        for (name, reason) in [
+            (names[0], "algorithm_not_allowed"),
+            (ISSUER, "algorithm_not_allowed"),
+            (names[1], "bad_signature"),
+            ("https://c.example", "wrong_issuer"),
+        ] {
+            let key = jwt_support::signing_key(Algorithm::EdDSA)
+                .with_id(issuers[1].verifying_key().id().unwrap());
+            let liar = Issuer::new(key, name, AUDIENCE).unwrap();
+            let token = liar.issue(&AccessToken::new("u"), setup.now()).unwrap();
+            let response = call(&layer, with_token(token.as_str())).await;
+            assert_eq!(response.status(), 401);
+            assert_eq!(self::reason(&response), reason, "{name}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -600,12 +674,49 @@ async fn an_issuer_publishes_its_keys_and_rotates_them_with_overlap() {
     assert!(skipped.is_empty());
     let elsewhere = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
     assert!(elsewhere.verify(old.as_str(), clock.wall()).is_ok());
-    clock.advance(Duration::from_secs(7_201));
-    issuer.rotate(&key("c"), clock.wall()).unwrap();
-    assert_eq!(ids(), ["c", "b"]);
-    assert!(issuer.rotate(&key("b"), clock.wall()).is_err() || ids()[0] == "b");
+    let late = Duration::from_secs(7_201);
+    let c = key("c");
+    for (next, expected) in [
+        (&c, &["c", "b"][..]),
+        (&key("d"), &["d", "c"]),
+        (&key("e"), &["e", "d"]),
+    ] {
+        clock.advance(late);
+        issuer.rotate(next, clock.wall()).unwrap();
+        assert_eq!(ids(), expected);
+    }
+    // Another key of a name that stands is refused, and nothing changed.
+    assert!(issuer.rotate(&key("d"), clock.wall()).is_err());
+    assert!(issuer.announce(&key("e")).is_err());
+    assert_eq!(ids(), ["e", "d"]);
+    // A key that comes back signs, and stands once.
+    issuer.announce(&c).unwrap();
+    issuer.announce(&c).unwrap();
+    assert_eq!(ids(), ["e", "d", "c"]);
+    issuer.rotate(&c, clock.wall()).unwrap();
+    issuer.rotate(&c, clock.wall()).unwrap();
+    issuer.announce(&c).unwrap();
+    assert_eq!(ids(), ["c", "d", "e"]);
     let post = Request::post("/").body(()).unwrap();
     assert_eq!(endpoint.clone().oneshot(post).await.unwrap().status(), 405);
+}
+
+#[test]
+fn a_key_that_got_out_is_withdrawn_at_once() {
+    let now = ManualClock::new().wall();
+    let key = |id: &str| jwt_support::signing_key(Algorithm::EdDSA).with_id(id);
+    let issuer = Issuer::new(key("a"), ISSUER, AUDIENCE).unwrap();
+    let verifier = Verifier::new(issuer.key_set(), ISSUER, AUDIENCE).unwrap();
+    let old = issuer.issue(&AccessToken::new("u"), now).unwrap();
+    assert!(issuer.withdraw("a").is_err());
+    issuer.rotate(&key("b"), now).unwrap();
+    assert!(verifier.verify(old.as_str(), now).is_ok());
+    assert!(issuer.withdraw("a").unwrap());
+    assert!(!issuer.withdraw("a").unwrap());
+    let refused = verifier.verify(old.as_str(), now).unwrap_err();
+    assert_eq!(refused, VerifyError::UnknownKey);
+    let new = issuer.issue(&AccessToken::new("u"), now).unwrap();
+    assert!(verifier.verify(new.as_str(), now).is_ok());
 }
 
 #[test]

@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use portcullis::{
+    ConfigError, Context, DenyList,
+    deny_list::DenyKeys,
     jwt::{
-        AccessToken, Algorithm, Expect, Issuer, KeySet, Verifier, VerifyError, VerifyingKey,
-        crypto::AwsLc,
+        AccessToken, Algorithm, CacheLimits, Expect, Issuer, JwksEndpoint, KeySet, Verifier,
+        VerifyError, VerifyingKey, crypto::AwsLc,
     },
     secret::Secret,
     time::{Clock as _, ManualClock, UnixMillis},
 };
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::jwt_support::{
     AUDIENCE, ISSUER, Setup, every_algorithm, hs256, mint, mint_raw, pair, pem, signing_key,
@@ -170,6 +172,67 @@ fn p06_a_key_serves_its_algorithm_alone() {
         refusal(&verifier, token.as_str()),
         VerifyError::AlgorithmNotAllowed
     );
+}
+
+/// P6: a JWK serves the algorithm that it states, and nothing when it states another purpose.
+#[test]
+fn p06_a_jwk_says_what_it_is_for() {
+    let issuer = Issuer::new(signing_key(Algorithm::RS256).with_id("r"), ISSUER, AUDIENCE).unwrap();
+    let published = JwksEndpoint::new(issuer.clone()).json();
+    let published: Value = serde_json::from_str(&published).unwrap();
+    let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+    let verdict = |changes: Value| {
+        let mut jwk = published["keys"][0].clone();
+        for (name, value) in changes.as_object().unwrap() {
+            jwk[name] = value.clone();
+        }
+        let set = json!({"keys": [jwk]}).to_string();
+        let (keys, _) = KeySet::from_jwks(set.as_bytes(), Algorithm::ALL)?;
+        let verifier = Verifier::new(keys, ISSUER, AUDIENCE)?;
+        Ok::<_, ConfigError>(verifier.verify(token.as_str(), now()).map(|_| ()))
+    };
+    assert_eq!(verdict(json!({})), Ok(Ok(())));
+    let refused = Ok(Err(VerifyError::AlgorithmNotAllowed));
+    assert_eq!(verdict(json!({"alg": "PS256"})), refused);
+    for changes in [
+        json!({"use": "enc"}),
+        json!({"key_ops": ["encrypt"]}),
+        json!({"alg": "RSA-OAEP-256"}),
+        json!({"alg": "HS256"}),
+        json!({"kty": "OKP", "crv": "P-256"}),
+    ] {
+        assert!(verdict(changes.clone()).is_err(), "{changes}");
+    }
+}
+
+/// P7: a key with a member of a wrong type loses itself and nothing else.
+#[test]
+fn p07_one_malformed_key_never_loses_the_set() {
+    let issuer = Issuer::new(signing_key(Algorithm::ES256), ISSUER, AUDIENCE).unwrap();
+    let good = JwksEndpoint::new(issuer.clone()).json();
+    let good: Value = serde_json::from_str(&good).unwrap();
+    let good = &good["keys"][0];
+    let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+    for (name, value) in [
+        ("kid", json!(7)),
+        ("alg", json!(["ES256"])),
+        ("use", json!(1)),
+        ("key_ops", json!("verify")),
+        ("x5c", json!({})),
+        ("x", json!(null)),
+        ("y", json!("!")),
+        ("kty", json!([])),
+        ("crv", json!({})),
+    ] {
+        let mut bad = good.clone();
+        bad[name] = value;
+        let set = json!({"keys": [bad, good]}).to_string();
+        let (keys, skipped) = KeySet::from_jwks(set.as_bytes(), Algorithm::PUBLIC).unwrap();
+        assert_eq!((keys.len(), skipped.len()), (1, 1), "{name}");
+        assert_eq!(skipped[0].index(), 0);
+        let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
+        assert!(verifier.verify(token.as_str(), now()).is_ok(), "{name}");
+    }
 }
 
 #[test]
@@ -414,6 +477,30 @@ fn p22_unknown_algorithms_are_refused() {
     assert_eq!(refusal(&verifier, &renamed), VerifyError::BadSignature);
 }
 
+/// P22: tokens of the algorithm that RFC 9864 named anew are verified under both names.
+#[test]
+fn p22_ed25519_is_eddsa() {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "x": x}).to_string();
+    let key = VerifyingKey::from_jwk(jwk.as_bytes(), Algorithm::PUBLIC).unwrap();
+    let keys = KeySet::new([key]).unwrap();
+    let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
+    for (alg, holds) in [("Ed25519", true), ("EdDSA", true), ("Ed448", false)] {
+        let header = json!({"alg": alg, "typ": "at+jwt"}).to_string();
+        let message = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(jwt_support::claims(now()).to_string())
+        );
+        let signature = URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes()));
+        let token = format!("{message}.{signature}");
+        assert_eq!(verifier.verify(&token, now()).is_ok(), holds, "{alg}");
+    }
+}
+
 #[test]
 fn key_confusion_is_impossible() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
@@ -510,6 +597,45 @@ fn p28_empty_and_zero_signatures_are_refused() {
     }
 }
 
+/// P26: an ECDSA signature has a twin that anybody can make. It is another text of the same token,
+/// so what denies the token denies the twin, cached or not.
+#[test]
+fn p26_a_malleable_twin_is_the_same_token() {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
+        0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let (issuer, verifier) = pair(Algorithm::ES256);
+    let verifier = verifier.with_cache(CacheLimits::new());
+    let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+    let (message, signature) = token.as_str().rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = 0;
+    for index in (0..32).rev() {
+        let digit = i16::from(ORDER[index]) - i16::from(signature[32 + index]) - borrow;
+        borrow = i16::from(digit < 0);
+        signature[32 + index] = digit.rem_euclid(256) as u8;
+    }
+    let twin = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+    assert_ne!(token.as_str(), twin);
+    let clock = ManualClock::new();
+    let list = DenyList::pending(&Context::new().with_clock(clock), Duration::from_secs(900));
+    list.set_ready();
+    let denied = |text: &str| {
+        let verified = verifier.verify(text, now()).unwrap();
+        let identity = verified.identity();
+        assert_eq!(identity.token(), Some(token.id()));
+        let keys = DenyKeys::new(identity.subject()).with_token(identity.token().unwrap());
+        list.check(&keys, now().as_secs()).is_err()
+    };
+    for text in [token.as_str(), &twin, token.as_str(), &twin] {
+        assert!(!denied(text));
+    }
+    assert_eq!(verifier.cached(), 2);
+    list.deny_token(token.id());
+    assert!(denied(token.as_str()) && denied(&twin));
+}
+
 /// RFC 8725 section 3.8: a key of one issuer never counts for another's token.
 #[test]
 fn keys_are_bound_to_their_issuer() {
@@ -593,6 +719,26 @@ fn both_backends_agree() {
     }
 }
 
+#[derive(Clone, Debug)]
+enum Mutation {
+    Change(Value),
+    Remove,
+    Add(String, Value),
+    Rename(String),
+    Respell,
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+        prop::collection::vec(".{0,4}", 0..3).prop_map(Value::from),
+        Just(json!({})),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -608,6 +754,59 @@ proptest! {
         let header = json!({"alg": alg, "typ": "at+jwt", "kid": kid, extra: 1});
         let token = mint(&header, &jwt_support::claims(now()), &key);
         prop_assert!(setup.verifier.verify(&token, now()).is_err());
+    }
+
+    /// A member of a header or of claims that is changed, taken away, added or renamed breaks the
+    /// signature, whether the token was seen before or not.
+    #[test]
+    fn no_mutation_of_a_header_or_of_claims_passes(
+        which in 0usize..3,
+        part in 0usize..2,
+        at in any::<prop::sample::Index>(),
+        mutation in prop_oneof![
+            json_value().prop_map(Mutation::Change),
+            Just(Mutation::Remove),
+            ("[a-z]{1,6}", json_value()).prop_map(|(name, value)| Mutation::Add(name, value)),
+            "[a-z]{1,6}".prop_map(Mutation::Rename),
+            Just(Mutation::Respell),
+        ],
+    ) {
+        use std::sync::LazyLock;
+
+        static SIGNED: LazyLock<Vec<(String, Verifier)>> = LazyLock::new(|| {
+            let algorithms = [Algorithm::HS256, Algorithm::RS256, Algorithm::EdDSA];
+            let signed = algorithms.map(|algorithm| {
+                let (issuer, verifier) = pair(algorithm);
+                let verifier = verifier.with_cache(CacheLimits::new());
+                let claims = AccessToken::new("u").with_session("s").with_scopes(["a", "b"]);
+                let token = issuer.issue(&claims, now()).unwrap().into_string();
+                assert!(verifier.verify(&token, now()).is_ok());
+                (token, verifier)
+            });
+            signed.into()
+        });
+        let (token, verifier) = &SIGNED[which];
+        let mut parts: Vec<_> = token.split('.').map(str::to_owned).collect();
+        let text = URL_SAFE_NO_PAD.decode(&parts[part]).unwrap();
+        let mut members: Map<String, Value> = serde_json::from_slice(&text).unwrap();
+        let name = members.keys().nth(at.index(members.len())).unwrap().clone();
+        let mut respelled = None;
+        match mutation {
+            Mutation::Change(value) => drop(members.insert(name, value)),
+            Mutation::Remove => drop(members.remove(&name)),
+            Mutation::Add(name, value) => drop(members.insert(name, value)),
+            Mutation::Rename(to) => {
+                let value = members.remove(&name).unwrap();
+                members.insert(to, value);
+            }
+            // The same members in another order or with other spaces are another text.
+            Mutation::Respell => respelled = Some(format!(" {}", Value::from(members.clone()))),
+        }
+        let changed = respelled.unwrap_or_else(|| Value::from(members).to_string());
+        prop_assume!(changed.as_bytes() != text);
+        parts[part] = URL_SAFE_NO_PAD.encode(changed);
+        prop_assert!(verifier.verify(&parts.join("."), now()).is_err());
+        prop_assert!(verifier.verify(token, now()).is_ok());
     }
 
     /// A part that is exchanged for any other bytes does not pass.

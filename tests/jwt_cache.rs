@@ -97,6 +97,63 @@ fn h02_a_key_that_is_gone_takes_its_tokens_with_it() {
     assert!(verifier.verify(&token, setup.now()).is_err());
 }
 
+/// H2: a key is its bytes, its name and its algorithm; that another of the same name came says
+/// nothing for tokens of the one before.
+#[test]
+fn h02_a_key_is_its_thumbprint_and_its_algorithm() {
+    let now = Setup::new().now();
+    let key = |algorithm| signing_key(algorithm).with_id("k");
+    let issue = |issuer: &Issuer| {
+        issuer
+            .issue(&AccessToken::new("u"), now)
+            .unwrap()
+            .into_string()
+    };
+    for (first, second) in [
+        // The same bytes for another algorithm, and other bytes for the same.
+        (Algorithm::RS256, Algorithm::PS256),
+        (Algorithm::ES256, Algorithm::ES256),
+    ] {
+        let first = Issuer::new(key(first), ISSUER, AUDIENCE).unwrap();
+        let second = Issuer::new(key(second), ISSUER, AUDIENCE).unwrap();
+        let keys = KeySet::new([first.verifying_key()]).unwrap();
+        let verifier = Verifier::new(keys.clone(), ISSUER, AUDIENCE)
+            .unwrap()
+            .with_cache(CacheLimits::new());
+        let token = issue(&first);
+        assert!(verifier.verify(&token, now).is_ok());
+        keys.replace([second.verifying_key()]).unwrap();
+        assert!(verifier.verify(&token, now).is_err());
+        assert_eq!(verifier.cached(), 0);
+        assert!(verifier.verify(&issue(&second), now).is_ok());
+        // Nor does the one before come back with what was known of it.
+        keys.replace([first.verifying_key()]).unwrap();
+        assert!(verifier.verify(&issue(&second), now).is_err());
+        assert!(verifier.verify(&token, now).is_ok());
+    }
+}
+
+/// H2: a header that chose a key chooses anew when the set is another one.
+#[test]
+fn h02_what_a_header_chose_is_forgotten_with_the_set() {
+    let setup = Setup::new();
+    let header = json!({"alg": "HS256", "typ": "at+jwt", "kid": "k"});
+    let claims = jwt_support::claims(setup.now());
+    let token = mint(&header, &claims, setup.secret.expose());
+    let nameless = VerifyingKey::secret(Algorithm::HS256, &setup.secret)
+        .unwrap()
+        .without_id();
+    setup.keys.replace([nameless.clone()]).unwrap();
+    assert!(setup.verifier.verify(&token, setup.now()).is_ok());
+    // Now the name is somebody else's.
+    let named = VerifyingKey::secret(Algorithm::HS256, &Secret::generate())
+        .unwrap()
+        .with_id("k");
+    setup.keys.replace([nameless, named]).unwrap();
+    let refused = setup.verifier.verify(&token, setup.now()).unwrap_err();
+    assert_eq!(refused, VerifyError::BadSignature);
+}
+
 #[test]
 fn h03_another_policy_knows_nothing() {
     let setup = Setup::new();
@@ -176,6 +233,57 @@ fn h05_only_good_tokens_enter_and_the_limits_hold() {
         .with_cache(CacheLimits::new().with_entries(0));
     assert!(none.verify(&token(&setup, "u"), setup.now()).is_ok());
     assert_eq!(none.cached(), 0);
+}
+
+#[test]
+fn h05_a_flood_of_bad_tokens_drives_nothing_out() {
+    let setup = Setup::new();
+    let limits = CacheLimits::new().with_entries(2);
+    let verifier = setup.verifier.clone().with_cache(limits);
+    let token = token(&setup, "u");
+    let first = verifier.verify(&token, setup.now()).unwrap();
+    for n in 0..1_000 {
+        let claims = jwt_support::claims(setup.now());
+        let forged = mint(&json!({"alg": "HS256", "n": n}), &claims, b"guess");
+        assert!(verifier.verify(&forged, setup.now()).is_err());
+    }
+    let again = verifier.verify(&token, setup.now()).unwrap();
+    assert!(std::ptr::eq(first.json(), again.json()));
+    assert_eq!(verifier.cached(), 1);
+}
+
+/// H5: a token that would fill a cache alone does not enter, and the oldest goes first.
+#[test]
+fn h05_bytes_are_bounded_and_the_oldest_goes_first() {
+    let setup = Setup::new();
+    let limits = CacheLimits::new().with_entries(63).with_bytes(24 * 1_024);
+    let verifier = setup.verifier.clone().with_cache(limits);
+    let issue = |n: usize, bytes: usize| {
+        let claims = AccessToken::new(format!("u{n}"))
+            .with_claim("x", "x".repeat(bytes))
+            .unwrap();
+        setup
+            .issuer
+            .issue(&claims, setup.now())
+            .unwrap()
+            .into_string()
+    };
+    let tokens: Vec<_> = (0..20).map(|n| issue(n, 2_000)).collect();
+    let verified: Vec<_> = tokens
+        .iter()
+        .map(|token| verifier.verify(token, setup.now()).unwrap())
+        .collect();
+    // Each takes its text of 3 KB, its claims of 2 KB, and some hundred bytes.
+    assert_eq!(verifier.cached(), 4);
+    let is_known = |index: usize| {
+        let again = verifier.verify(&tokens[index], setup.now()).unwrap();
+        std::ptr::eq(again.json(), verified[index].json())
+    };
+    assert!((16..20).all(is_known));
+    assert!(!is_known(15));
+    let small = setup.verifier.clone().with_cache(limits.with_bytes(4_000));
+    assert!(small.verify(&tokens[0], setup.now()).is_ok());
+    assert_eq!(small.cached(), 0);
 }
 
 #[tokio::test]
@@ -282,13 +390,19 @@ fn claims_of_another_type_are_read_anew() {
     let setup = Setup::new();
     let verifier = cached(&setup);
     let token = token(&setup, "u");
+    let mut seen = Vec::new();
     for _ in 0..2 {
-        assert!(verifier.verify(&token, setup.now()).is_ok());
+        let untyped = verifier.verify(&token, setup.now()).unwrap();
         let typed = verifier.verify_as::<Sub>(&token, setup.now()).unwrap();
         assert_eq!(typed.claims().sub, "u");
         let refused = verifier.verify_as::<Needs>(&token, setup.now());
         assert_eq!(refused.map(|_| ()).unwrap_err(), VerifyError::UnfitClaims);
+        seen.push((untyped, typed));
     }
+    // Neither drives the other out.
+    assert!(std::ptr::eq(seen[0].0.json(), seen[1].0.json()));
+    assert!(std::ptr::eq(seen[0].1.json(), seen[1].1.json()));
+    assert_eq!(verifier.cached(), 2);
 }
 
 #[test]

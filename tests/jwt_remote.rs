@@ -6,6 +6,8 @@
 mod jwt_support;
 
 use std::{
+    collections::VecDeque,
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,14 +16,18 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, response::IntoResponse, routing::get};
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use http_body_util::Full;
 use portcullis::{
     Context,
     jwt::{
-        AccessToken, Algorithm, FetchError, Fetched, Issuer, JwksEndpoint, RefreshPolicy,
-        RemoteKeys, Verifier, VerifyError,
+        AccessToken, Algorithm, CacheLimits, FetchError, Fetched, Issuer, JwksEndpoint, JwtLayer,
+        RefreshPolicy, RemoteKeys, Verifier, VerifyError,
     },
     time::{Clock, ManualClock, Monotonic, UnixMillis},
 };
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use self::jwt_support::{AUDIENCE, ISSUER, signing_key};
 
@@ -52,6 +58,7 @@ fn verdict(verifier: &Verifier, issuer: &Issuer, now: UnixMillis) -> Result<(), 
 #[derive(Clone, Default)]
 struct Source {
     body: Arc<Mutex<Option<String>>>,
+    cache_control: Arc<Mutex<Option<&'static str>>>,
     asked: Arc<AtomicUsize>,
     stalls: Arc<AtomicBool>,
 }
@@ -67,7 +74,15 @@ impl Source {
             std::future::pending::<()>().await;
         }
         let body = self.body.lock().unwrap().clone();
-        body.map(Fetched::new).ok_or_else(FetchError::new)
+        let fetched = body.map(Fetched::new).ok_or_else(FetchError::new)?;
+        Ok(match *self.cache_control.lock().unwrap() {
+            Some(field) => fetched.with_cache_control(field),
+            None => fetched,
+        })
+    }
+
+    fn keep(&self, cache_control: &'static str) {
+        *self.cache_control.lock().unwrap() = Some(cache_control);
     }
 
     fn asked(&self) -> usize {
@@ -192,6 +207,83 @@ async fn an_unknown_key_is_looked_for_at_once_and_not_too_often() {
     assert!(source.asked() <= 5, "{}", source.asked());
 }
 
+/// An issuer turns to another algorithm: its key is looked for like any other, where the algorithm
+/// is one of those that are taken.
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_algorithm_is_looked_for_too() {
+    let make = |algorithm| Issuer::new(signing_key(algorithm), ISSUER, AUDIENCE).unwrap();
+    let (source, verifier, context) = spawn(RefreshPolicy::new());
+    source.says(JwksEndpoint::new(make(Algorithm::ES256)).json());
+    pass(60).await;
+    let next = make(Algorithm::EdDSA);
+    source.says(JwksEndpoint::new(next.clone()).json());
+    let unwanted = verdict(&verifier, &make(Algorithm::RS512), context.wall());
+    assert_eq!(unwanted, Err(VerifyError::AlgorithmNotAllowed));
+    pass(1).await;
+    assert_eq!(source.asked(), 1);
+    let unknown = verdict(&verifier, &next, context.wall());
+    assert_eq!(unknown, Err(VerifyError::UnknownKey));
+    pass(1).await;
+    assert_eq!(source.asked(), 2);
+    assert_eq!(verdict(&verifier, &next, context.wall()), Ok(()));
+}
+
+/// An id that a fetch did not bring is not looked for again, however often it is asked for.
+#[tokio::test(start_paused = true)]
+async fn an_absent_key_is_not_looked_for_again() {
+    let known = issuer();
+    let (source, verifier, context) = spawn(RefreshPolicy::new());
+    source.says(JwksEndpoint::new(known.clone()).json());
+    pass(60).await;
+    let stranger = issuer();
+    let mut refusals = 0;
+    for _ in 0..600 {
+        refusals += usize::from(verdict(&verifier, &stranger, context.wall()).is_err());
+        pass(1).await;
+    }
+    assert_eq!((refusals, source.asked()), (600, 2));
+}
+
+/// `Cache-Control: max-age` decides how long a set is kept, within a minute and an hour.
+#[tokio::test(start_paused = true)]
+async fn cache_control_is_honoured() {
+    for (field, seconds, least, most) in [
+        ("max-age=3600", 3_000, 1, 1),
+        ("public, max-age=120", 1_200, 10, 12),
+        ("max-age=1", 600, 10, 12),
+        ("max-age=999999999", 3_599, 1, 2),
+        ("no-store", 800, 1, 1),
+    ] {
+        let (source, _verifier, _) = spawn(RefreshPolicy::new());
+        source.keep(field);
+        source.says(JwksEndpoint::new(issuer()).json());
+        pass(seconds).await;
+        let asked = source.asked();
+        assert!((least..=most).contains(&asked), "{field}: {asked}");
+    }
+}
+
+/// The last keys that are known stand for as long as the policy says, cached tokens with them.
+#[tokio::test(start_paused = true)]
+async fn the_last_known_keys_have_a_greatest_age() {
+    let issuer = issuer();
+    let policy = RefreshPolicy::new().with_max_age(Duration::from_secs(7_200));
+    let (source, verifier, context) = spawn(policy);
+    let verifier = verifier.with_cache(CacheLimits::new());
+    source.says(JwksEndpoint::new(issuer.clone()).json());
+    pass(1).await;
+    source.says(None);
+    pass(7_197).await;
+    let token = issuer
+        .issue(&AccessToken::new("u"), context.wall())
+        .unwrap();
+    let verdict = || verifier.verify(token.as_str(), context.wall()).map(|_| ());
+    assert_eq!(verdict(), Ok(()));
+    assert_eq!(verifier.cached(), 1);
+    pass(3).await;
+    assert_eq!(verdict(), Err(VerifyError::KeysUnavailable));
+}
+
 /// A real server whose answer a test decides.
 async fn serve(source: Source) -> (String, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -313,14 +405,34 @@ async fn keys_rotate_under_load_without_one_false_refusal() {
     let load: Vec<_> = (0..2)
         .map(|_| {
             let (stop, good, clock) = (stop.clone(), good.clone(), clock.clone());
-            let (issuer, verifier) = (issuer.clone(), verifier.clone());
+            let issuer = issuer.clone();
+            // Keys fetched from elsewhere, and those of the issuer itself; with a cache and without.
             let local = Verifier::new(issuer.key_set(), ISSUER, AUDIENCE).unwrap();
+            let cached = verifier.clone().with_cache(CacheLimits::new());
+            let gates = [&verifier, &cached, &local].map(|verifier| {
+                let layer = JwtLayer::new(verifier.clone()).with_context(context.clone());
+                layer.layer(service_fn(|_: Request<Full<Bytes>>| {
+                    std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+                }))
+            });
             std::thread::spawn(move || {
+                let mut kept: VecDeque<HeaderValue> = VecDeque::new();
                 while !stop.load(Ordering::SeqCst) {
-                    let now = clock.wall();
-                    let token = issuer.issue(&AccessToken::new("u"), now).unwrap();
-                    assert!(verifier.verify(token.as_str(), now).is_ok());
-                    assert!(local.verify(token.as_str(), now).is_ok());
+                    let token = issuer.issue(&AccessToken::new("u"), clock.wall()).unwrap();
+                    let field = format!("Bearer {}", token.as_str());
+                    kept.push_back(HeaderValue::try_from(field).unwrap());
+                    if kept.len() > 8 {
+                        kept.pop_front();
+                    }
+                    // The newest token, and the oldest, which may be of a key before.
+                    for field in [kept.back(), kept.front()].into_iter().flatten() {
+                        for gate in &gates {
+                            let mut request = Request::new(Full::default());
+                            request.headers_mut().insert(AUTHORIZATION, field.clone());
+                            let response = gate.clone().oneshot(request).now_or_never();
+                            assert_eq!(response.unwrap().unwrap().status(), 200);
+                        }
+                    }
                     good.fetch_add(1, Ordering::SeqCst);
                 }
             })

@@ -2,6 +2,7 @@
 #![cfg(feature = "rate-limit")]
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     future::{Ready, ready},
     net::{IpAddr, SocketAddr},
@@ -355,6 +356,67 @@ async fn guesses_side_by_side_are_all_counted() {
     assert_eq!(limits.charge("nope", account).unwrap_err().status(), 500);
 }
 
+/// What an operator made forgotten cannot be given back as well: it would be taken from what the key
+/// was charged since.
+#[tokio::test]
+async fn a_refund_after_a_reset_gives_nothing_back() {
+    for policy in [
+        Policy::strict("account", 5, WINDOW).unwrap(),
+        Policy::strict("account", 40, WINDOW).unwrap(),
+        Policy::smooth("account", 5, WINDOW).unwrap(),
+    ] {
+        let limit = policy.limit();
+        let (_clock, layer) = with_clock(RateLimitLayer::new([policy]));
+        let limits = layer.handle();
+        let (account, other) = (Key::of("ada"), Key::of("bob"));
+        let before = limits.charge("account", account).unwrap();
+        let others = limits.charge("account", other).unwrap();
+        limits.reset("account", account).unwrap();
+        for _ in 0..limit {
+            drop(limits.charge("account", account).unwrap());
+        }
+        before.refund();
+        assert_eq!(limits.peek("account", account).unwrap().left, 0);
+        assert!(limits.charge("account", account).is_err());
+        // Nobody else's refund is touched, and a charge from after the reset can be given back.
+        others.refund();
+        assert_eq!(limits.peek("account", other).unwrap().left, limit);
+        limits.reset("account", account).unwrap();
+        limits.charge("account", account).unwrap().refund();
+        assert_eq!(limits.peek("account", account).unwrap().left, limit);
+        // More resets than are told apart: what they may have forgotten stays forgotten.
+        let before = limits.charge("account", account).unwrap();
+        limits.reset("account", account).unwrap();
+        for stranger in 0..20_000_u32 {
+            let stranger = Key::of(stranger.to_be_bytes());
+            drop(limits.charge("account", stranger).unwrap());
+            limits.reset("account", stranger).unwrap();
+        }
+        drop(limits.charge("account", account).unwrap());
+        before.refund();
+        assert_eq!(limits.peek("account", account).unwrap().left, limit - 1);
+    }
+}
+
+/// Failures that were charged to a log are given back out of the ring that a higher limit needs.
+#[tokio::test]
+async fn a_refund_finds_its_charge_under_another_limit() {
+    let policy = Policy::strict("account", 10, WINDOW).unwrap();
+    let (clock, layer) = with_clock(RateLimitLayer::new([policy]));
+    clock.advance(WINDOW * 3);
+    let limits = layer.handle();
+    let account = Key::of("ada");
+    let charged: Vec<_> = (0..10)
+        .map(|_| limits.charge("account", account).unwrap())
+        .collect();
+    for (limit, left) in [(12, 2), (300, 290), (70_000, 69_990), (10, 0)] {
+        limits.set_limit("account", limit).unwrap();
+        assert_eq!(limits.peek("account", account).unwrap().left, left);
+    }
+    charged.into_iter().for_each(|charge| charge.refund());
+    assert_eq!(limits.peek("account", account).unwrap().left, 10);
+}
+
 #[tokio::test]
 async fn a_strangers_failures_do_not_lock_a_known_device_out() {
     let limits = RateLimitLayer::new([
@@ -531,61 +593,21 @@ async fn two_ipv4_clients_of_a_real_dual_stack_socket_are_two() {
     }
 }
 
-/// A reader of RFC 9651 lists of strings with integer parameters that takes nothing else.
-mod structured {
-    use std::collections::BTreeMap;
-
-    pub(super) type Item = (String, BTreeMap<String, u64>);
-
-    pub(super) fn list(text: &str) -> Option<Vec<Item>> {
-        let mut rest = text.as_bytes();
-        let mut items = Vec::new();
-        loop {
-            items.push(item(&mut rest)?);
-            if rest.is_empty() {
-                return Some(items);
-            }
-            rest = rest.strip_prefix(b", ")?;
+/// The list in a field, as a reader of RFC 9651 finds it: strings with whole numbers for parameters.
+fn list(text: &str) -> Vec<(String, BTreeMap<String, i64>)> {
+    let number = |(key, value): (sfv::Key, sfv::BareItem)| {
+        let number = value.as_integer().expect("a whole number");
+        (String::from(key), i64::from(number))
+    };
+    let item = |entry| match entry {
+        sfv::ListEntry::Item(item) => {
+            let name = item.bare_item.as_string().expect("a string").to_string();
+            (name, item.params.into_iter().map(number).collect())
         }
-    }
-
-    fn item(rest: &mut &[u8]) -> Option<Item> {
-        let mut name = String::new();
-        *rest = rest.strip_prefix(b"\"")?;
-        loop {
-            let (byte, after) = rest.split_first()?;
-            *rest = after;
-            match byte {
-                b'"' => break,
-                b'\\' => {
-                    let (escaped, after) = rest.split_first()?;
-                    *rest = after;
-                    matches!(escaped, b'"' | b'\\').then_some(())?;
-                    name.push(char::from(*escaped));
-                }
-                b' '..=b'~' => name.push(char::from(*byte)),
-                _ => return None,
-            }
-        }
-        let mut parameters = BTreeMap::new();
-        while let Some(after) = rest.strip_prefix(b";") {
-            let equals = after.iter().position(|byte| *byte == b'=')?;
-            let key = std::str::from_utf8(&after[..equals]).ok()?;
-            key.starts_with(|first: char| first.is_ascii_lowercase())
-                .then_some(())?;
-            let digits = &after[equals + 1..];
-            let end = digits.iter().position(|byte| !byte.is_ascii_digit());
-            let end = end.unwrap_or(digits.len());
-            (1..=15).contains(&end).then_some(())?;
-            let number = std::str::from_utf8(&digits[..end]).ok()?.parse().ok()?;
-            parameters
-                .insert(key.to_owned(), number)
-                .is_none()
-                .then_some(())?;
-            *rest = &digits[end..];
-        }
-        Some((name, parameters))
-    }
+        sfv::ListEntry::InnerList(_) => panic!("a list in the list"),
+    };
+    let list: sfv::List = sfv::Parser::new(text).parse().expect(text);
+    list.into_iter().map(item).collect()
 }
 
 proptest! {
@@ -604,18 +626,18 @@ proptest! {
         let mut left = limit;
         for _ in 0..3 {
             let response = tokio_test::block_on(answer(&layer, from("203.0.113.7")));
-            let policies = structured::list(field(&response, "ratelimit-policy")).unwrap();
-            let limits = structured::list(field(&response, "ratelimit")).unwrap();
+            let policies = list(field(&response, "ratelimit-policy"));
+            let limits = list(field(&response, "ratelimit"));
             prop_assert_eq!(&policies[0].0, &name);
-            prop_assert_eq!(policies[0].1["q"], u64::from(limit));
-            prop_assert_eq!(policies[0].1["w"], millis.div_ceil(1_000));
+            prop_assert_eq!(policies[0].1["q"], i64::from(limit));
+            prop_assert_eq!(policies[0].1["w"] as u64, millis.div_ceil(1_000));
             prop_assert_eq!(&limits[0].0, &name);
             let refused = left == 0;
             left = left.saturating_sub(1);
-            prop_assert_eq!(limits[0].1["r"], u64::from(left));
+            prop_assert_eq!(limits[0].1["r"], i64::from(left));
             prop_assert!(limits[0].1["t"] >= 1);
             if refused {
-                let wait: u64 = field(&response, "retry-after").parse().unwrap();
+                let wait: i64 = field(&response, "retry-after").parse().unwrap();
                 prop_assert_eq!(wait, limits[0].1["t"]);
             }
         }

@@ -1,12 +1,11 @@
 #![cfg(feature = "refresh-token")]
 //! Refresh tokens through the public API: what each token does at each age.
 
+mod support;
+
 use std::{
     net::IpAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,102 +13,19 @@ use portcullis::{
     Context, Rejection,
     event::{EventKind, SecurityEvent},
     refresh_token::{
-        CreateOutcome, Device, EndReason, Ended, Granted, MemoryStore, NewSession, NotAToken,
-        RefreshError, RefreshTokenStore, RefreshTokens, RevokeOutcome, RevokedSubject,
-        RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
+        Device, EndReason, Granted, MemoryStore, NotAToken, RefreshError, RefreshTokenStore as _,
+        RefreshTokens, StoreErrorKind,
     },
     secret::{Secret, Secrets},
     time::{ManualClock, UnixMillis},
 };
+use support::store::ProbeStore;
 
 type Events = Arc<Mutex<Vec<(EventKind, Option<&'static str>)>>>;
 
-/// A store that counts its calls and can be out.
-#[derive(Default)]
-struct Probe {
-    store: MemoryStore,
-    calls: AtomicUsize,
-    out: AtomicBool,
-    /// The step is done and the answer lost.
-    mute: AtomicBool,
-    created: Mutex<Option<NewSession>>,
-}
-
-impl Probe {
-    async fn call<T>(
-        &self,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        if self.out.load(Ordering::SeqCst) {
-            return Err(StoreErrorKind::Unavailable.into());
-        }
-        let result = call.await;
-        if self.mute.load(Ordering::SeqCst) {
-            return Err(StoreErrorKind::Timeout.into());
-        }
-        result
-    }
-}
-
-impl RefreshTokenStore for Probe {
-    async fn epoch(&self, subject: &str) -> Result<u64, StoreError> {
-        self.call(self.store.epoch(subject)).await
-    }
-    async fn create(&self, session: NewSession) -> Result<CreateOutcome, StoreError> {
-        *self.created.lock().unwrap() = Some(session.clone());
-        self.call(self.store.create(session)).await
-    }
-    async fn rotate(&self, rotation: Rotation) -> Result<RotateOutcome, StoreError> {
-        self.call(self.store.rotate(rotation)).await
-    }
-    async fn revoke(
-        &self,
-        id: SessionId,
-        reason: EndReason,
-        now: UnixMillis,
-    ) -> Result<RevokeOutcome, StoreError> {
-        self.call(self.store.revoke(id, reason, now)).await
-    }
-    async fn revoke_subject(
-        &self,
-        subject: &str,
-        except: Option<SessionId>,
-        reason: EndReason,
-        now: UnixMillis,
-    ) -> Result<RevokedSubject, StoreError> {
-        self.call(self.store.revoke_subject(subject, except, reason, now))
-            .await
-    }
-    async fn get(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        self.call(self.store.get(id)).await
-    }
-    async fn list_subject(
-        &self,
-        subject: &str,
-        now: UnixMillis,
-        limit: usize,
-    ) -> Result<Vec<SessionRecord>, StoreError> {
-        self.call(self.store.list_subject(subject, now, limit))
-            .await
-    }
-    async fn revoked_since(
-        &self,
-        since: UnixMillis,
-    ) -> Result<Vec<(SessionId, Ended)>, StoreError> {
-        self.call(self.store.revoked_since(since)).await
-    }
-    async fn delete_expired(&self, before: UnixMillis, limit: usize) -> Result<u64, StoreError> {
-        self.call(self.store.delete_expired(before, limit)).await
-    }
-    async fn health(&self) -> Result<(), StoreError> {
-        self.call(self.store.health()).await
-    }
-}
-
 struct Fixture {
     clock: ManualClock,
-    store: Arc<Probe>,
+    store: Arc<ProbeStore>,
     events: Events,
     context: Context,
     tokens: RefreshTokens,
@@ -126,7 +42,7 @@ impl Fixture {
                 .with_events(move |event: &SecurityEvent| {
                     sink.lock().unwrap().push((event.kind(), event.reason()));
                 });
-        let store = Arc::new(Probe::default());
+        let store = Arc::new(ProbeStore::default());
         let tokens =
             RefreshTokens::new(store.clone(), Secret::generate()).with_context(context.clone());
         Self {
@@ -446,11 +362,14 @@ async fn a_changed_secret_keeps_sessions_and_replays() {
 async fn lost_writes_are_an_alarm() {
     let fixture = Fixture::new();
     let secret = Secret::generate();
-    let build = |store: &Arc<Probe>| {
+    let build = |store: &Arc<ProbeStore>| {
         RefreshTokens::new(store.clone(), secret.clone()).with_context(fixture.context.clone())
     };
     // One session in two stores, as after the restore of a backup.
-    let (ahead, behind) = (Arc::new(Probe::default()), Arc::new(Probe::default()));
+    let (ahead, behind) = (
+        Arc::new(ProbeStore::default()),
+        Arc::new(ProbeStore::default()),
+    );
     let login = build(&ahead).begin("user-1").await.unwrap();
     let first = build(&ahead).start(login, Device::new()).await.unwrap();
     let created = ahead.created.lock().unwrap().clone().unwrap();
@@ -468,10 +387,13 @@ async fn lost_writes_are_an_alarm() {
 async fn a_forked_row_is_an_alarm() {
     let fixture = Fixture::new();
     let secret = Secret::generate();
-    let build = |store: &Arc<Probe>| {
+    let build = |store: &Arc<ProbeStore>| {
         RefreshTokens::new(store.clone(), secret.clone()).with_context(fixture.context.clone())
     };
-    let (ahead, behind) = (Arc::new(Probe::default()), Arc::new(Probe::default()));
+    let (ahead, behind) = (
+        Arc::new(ProbeStore::default()),
+        Arc::new(ProbeStore::default()),
+    );
     let login = build(&ahead).begin("user-1").await.unwrap();
     let first = build(&ahead).start(login, Device::new()).await.unwrap();
     let created = ahead.created.lock().unwrap().clone().unwrap();
@@ -511,7 +433,7 @@ async fn replays_from_elsewhere_are_told_and_a_streak_is_an_alarm() {
 #[tokio::test]
 async fn clocks_that_differ_by_five_seconds_behave_as_one() {
     let secret = Secret::generate();
-    let store = Arc::new(Probe::default());
+    let store = Arc::new(ProbeStore::default());
     let (early, late) = (ManualClock::new(), ManualClock::new());
     late.advance(Duration::from_secs(5));
     let build = |clock: &ManualClock| {

@@ -16,6 +16,9 @@ main() {
     step "examples" cargo build --locked --all-features --examples
     step "the example of a store" cargo run --locked --quiet --all-features --example custom_store
     step "tests" run_tests
+    if command -v npm >/dev/null && command -v openssl >/dev/null; then
+        step "judges of the headers" bash tests/judges.sh
+    fi
     step "a program with both backends" cargo test --locked --all-features --test jwt_two_backends -- --ignored
     step "doc tests" cargo test --locked --all-features --doc
     echo "all checks passed in ${SECONDS} s"
@@ -65,6 +68,7 @@ install_missing() {
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
     export PORTCULLIS_TEST_CLAMD
     PORTCULLIS_TEST_CLAMD=$(command -v clamd)
+<<<<<<< HEAD
     export PORTCULLIS_TEST_REDIS
     PORTCULLIS_TEST_REDIS=$(command -v redis-server)
     export PORTCULLIS_TEST_POSTGRES
@@ -75,6 +79,21 @@ install_missing() {
 postgres_folder() {
     local programs=(/usr/lib/postgresql/*/bin/initdb)
     [[ -x ${programs[-1]} ]] && dirname "${programs[-1]}" || true
+=======
+    export PORTCULLIS_TEST_MOTO=
+    if install_moto; then
+        PORTCULLIS_TEST_MOTO=$PWD/target/moto/bin/moto_server
+    else
+        echo "no S3 server: its tests are skipped"
+    fi
+}
+
+# An S3 server from PyPI, in an environment of its own.
+install_moto() {
+    [[ -x target/moto/bin/moto_server ]] && return
+    command -v python3 >/dev/null || return
+    python3 -m venv target/moto && target/moto/bin/pip install --quiet 'moto[server]==5.*'
+>>>>>>> main
 }
 
 as_root() {

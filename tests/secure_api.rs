@@ -1,8 +1,11 @@
 //! The example server, driven over real sockets as its contract says.
 #![cfg(all(
     feature = "axum",
+    feature = "cors",
+    feature = "csrf",
     feature = "headers",
     feature = "jwt",
+    feature = "login-throttle",
     feature = "password",
     feature = "rate-limit",
     feature = "sqlite",
@@ -23,9 +26,9 @@ use std::{
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode,
     header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
-        REFERRER_POLICY, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
-        X_CONTENT_TYPE_OPTIONS,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE,
+        HeaderMap, REFERRER_POLICY, RETRY_AFTER, SERVER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
     multipart::{Form, Part},
 };
@@ -179,25 +182,201 @@ async fn sessions_and_logouts_survive_a_kill_and_a_restart() {
 
 #[tokio::test]
 async fn sessions_in_memory_work_and_end_with_the_process() {
-    let secrets = [
-        ("DATABASE_URL", "memory:"),
-        (
-            "JWT_SECRET",
-            "hex:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        ),
-    ];
-    let server = Server::start(&secrets);
+    for database in ["memory:", "sqlite::memory:"] {
+        let vars = [
+            ("DATABASE_URL", database),
+            (
+                "JWT_SECRET",
+                "hex:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            ),
+        ];
+        let server = Server::start(&vars);
+        let api = Api::new(&server);
+        let pair = api.enter("alice").await;
+        assert_eq!(
+            api.get("/api/me", access(&pair)).await.status(),
+            StatusCode::OK
+        );
+        api.refresh(refresh(&pair)).await;
+        server.kill();
+        let server = Server::start(&vars);
+        let gone = Api::new(&server).get("/api/me", access(&pair)).await;
+        assert_eq!(gone.status(), StatusCode::UNAUTHORIZED, "{database}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_keeps_its_refresh_token_in_a_cookie() {
+    let server = Server::start(&[]);
     let api = Api::new(&server);
-    let pair = api.enter("alice").await;
-    assert_eq!(
-        api.get("/api/me", access(&pair)).await.status(),
-        StatusCode::OK
-    );
-    api.refresh(refresh(&pair)).await;
-    server.kill();
-    let server = Server::start(&secrets);
-    let gone = Api::new(&server).get("/api/me", access(&pair)).await;
-    assert_eq!(gone.status(), StatusCode::UNAUTHORIZED);
+    api.post("/auth/register", &credentials("alice")).await;
+    let mut login = credentials("alice");
+    login["cookie"] = true.into();
+
+    let first = api.post("/auth/login", &login).await;
+    let first_cookie = refresh_cookie(&first).unwrap();
+    let first = cookie_pair(first).await;
+    let second = api.by_cookie("/auth/refresh", &first_cookie).await;
+    let second_cookie = refresh_cookie(&second).unwrap();
+    assert_ne!(second_cookie, first_cookie);
+    let second = cookie_pair(second).await;
+    let replay = api.by_cookie("/auth/refresh", &first_cookie).await;
+    assert_eq!(refresh_cookie(&replay).unwrap(), second_cookie);
+
+    // Another login in the same browser takes the session's place; a failed one does not.
+    let again = |password: &str| {
+        let mut login = login.clone();
+        login["password"] = password.into();
+        api.raw(Method::POST, "/auth/login")
+            .header(COOKIE, format!("__Host-refresh={second_cookie}"))
+            .header("sec-fetch-site", "same-origin")
+            .json(&login)
+            .send()
+    };
+    problem(again("wrong-password").await.unwrap(), 401).await;
+    let me = api.get("/api/me", access(&second)).await;
+    assert_eq!(me.status(), StatusCode::OK);
+    let third = again(PASSWORD).await.unwrap();
+    let third_cookie = refresh_cookie(&third).unwrap();
+    let third = cookie_pair(third).await;
+    let sid = |pair: &Value| claims(access(pair))["sid"].clone();
+    assert_eq!(sid(&first), sid(&second));
+    assert_ne!(sid(&third), sid(&second));
+    let me = api.get("/api/me", access(&second)).await;
+    assert_eq!(me.status(), StatusCode::UNAUTHORIZED);
+    let late = api.by_cookie("/auth/refresh", &second_cookie).await;
+    assert_eq!(refresh_cookie(&late), None);
+    problem(late, 401).await;
+
+    // What a browser would not send for another site's page.
+    for (name, value) in [
+        ("sec-fetch-site", "cross-site"),
+        ("origin", "https://evil.example"),
+        ("x-nothing", "said"),
+    ] {
+        for path in ["/auth/refresh", "/auth/logout"] {
+            let request = api.raw(Method::POST, path).header(name, value);
+            let cookie = format!("__Host-refresh={third_cookie}");
+            let answer = request.header(COOKIE, cookie).send().await.unwrap();
+            problem(answer, 403).await;
+        }
+    }
+    let twice = format!("{third_cookie}; __Host-refresh={third_cookie}");
+    for path in ["/auth/refresh", "/auth/logout"] {
+        problem(api.by_cookie(path, &twice).await, 400).await;
+        let both = api
+            .raw(Method::POST, path)
+            .header(COOKIE, format!("__Host-refresh={third_cookie}"))
+            .header("sec-fetch-site", "same-origin")
+            .json(&json!({"refresh_token": third_cookie}));
+        problem(both.send().await.unwrap(), 400).await;
+    }
+
+    let out = api.by_cookie("/auth/logout", &third_cookie).await;
+    assert_eq!(out.status(), StatusCode::NO_CONTENT);
+    assert!(out.headers().contains_key("clear-site-data"));
+    assert_eq!(refresh_cookie(&out).as_deref(), Some(""));
+    let over = api.by_cookie("/auth/refresh", &third_cookie).await;
+    assert_eq!(refresh_cookie(&over).as_deref(), Some(""));
+    problem(over, 401).await;
+    let me = api.get("/api/me", access(&third)).await;
+    assert_eq!(me.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_user_sees_his_sessions_and_ends_them() {
+    let server = Server::start(&[("AUTH_RATE_LIMIT_MAX", "100")]);
+    let api = Api::new(&server);
+    let (mine, other) = (api.enter("alice").await, api.login("alice").await);
+    let foreign = api.enter("bob").await;
+    let list = async |pair: &Value| {
+        let answer = api.get("/auth/sessions", access(pair)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
+        members(answer, &["sessions"]).await["sessions"].clone()
+    };
+    let end = |pair: &Value, path: &str| {
+        api.raw(Method::DELETE, &format!("/auth/sessions{path}"))
+            .bearer_auth(access(pair))
+            .send()
+    };
+    let sid = |pair: &Value| claims(access(pair))["sid"].as_str().unwrap().to_owned();
+
+    let sessions = list(&mine).await;
+    let sessions = sessions.as_array().unwrap();
+    assert_eq!(sessions.len(), 2);
+    for session in sessions {
+        let own = session["id"] == sid(&mine);
+        assert!(own || session["id"] == sid(&other));
+        assert_eq!(session["current"], own);
+        assert_eq!(session["ip"], "127.0.0.1");
+        assert!(session["created_at"].is_i64() && session["last_used_at"].is_i64());
+    }
+    let foreign_path = format!("/{}", sid(&foreign));
+    problem(end(&mine, &foreign_path).await.unwrap(), 404).await;
+    problem(end(&mine, "/nothing").await.unwrap(), 404).await;
+    let other_path = format!("/{}", sid(&other));
+    let ended = end(&mine, &other_path).await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    problem(end(&mine, &other_path).await.unwrap(), 404).await;
+    let me = api.get("/api/me", access(&other)).await;
+    assert_eq!(me.status(), StatusCode::UNAUTHORIZED);
+    let replay = json!({"refresh_token": refresh(&other)});
+    problem(api.post("/auth/refresh", &replay).await, 401).await;
+
+    api.login("alice").await;
+    assert_eq!(list(&mine).await.as_array().unwrap().len(), 2);
+    let ended = end(&mine, "").await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    problem(api.get("/auth/sessions", access(&mine)).await, 401).await;
+    assert_eq!(list(&foreign).await.as_array().unwrap().len(), 1);
+    let anonymous = api.raw(Method::GET, "/auth/sessions").send().await.unwrap();
+    problem(anonymous, 401).await;
+    let wrong = api
+        .raw(Method::PATCH, "/auth/sessions")
+        .bearer_auth(access(&foreign));
+    problem(wrong.send().await.unwrap(), 405).await;
+}
+
+#[tokio::test]
+async fn a_changed_password_ends_the_other_sessions() {
+    let server = Server::start(&[("AUTH_RATE_LIMIT_MAX", "100")]);
+    let api = Api::new(&server);
+    let (mine, other) = (api.enter("alice").await, api.login("alice").await);
+    let change = |current: &str, new: &str| {
+        api.raw(Method::POST, "/auth/password")
+            .bearer_auth(access(&mine))
+            .json(&json!({"current": current, "new": new}))
+            .send()
+    };
+    problem(change("wrong-password", "new password").await.unwrap(), 403).await;
+    problem(change(PASSWORD, "short").await.unwrap(), 422).await;
+    problem(change("short", "new password").await.unwrap(), 422).await;
+    let me = api.get("/api/me", access(&other)).await;
+    assert_eq!(me.status(), StatusCode::OK);
+
+    // A client whose answer was lost asks again.
+    for _ in 0..2 {
+        let changed = change(PASSWORD, "new password").await.unwrap();
+        assert_eq!(changed.status(), StatusCode::NO_CONTENT);
+    }
+    let me = api.get("/api/me", access(&other)).await;
+    assert_eq!(me.status(), StatusCode::UNAUTHORIZED);
+    let replay = json!({"refresh_token": refresh(&other)});
+    problem(api.post("/auth/refresh", &replay).await, 401).await;
+    let me = api.get("/api/me", access(&mine)).await;
+    assert_eq!(me.status(), StatusCode::OK);
+    api.refresh(refresh(&mine)).await;
+
+    problem(api.post("/auth/login", &credentials("alice")).await, 401).await;
+    let login = json!({"username": "alice", "password": "new password"});
+    pair(api.post("/auth/login", &login).await).await;
+    let log = server.log.lock().unwrap().clone();
+    assert!(log.contains("authn_password_change"), "{log}");
+    assert!(log.contains("authn_password_change_fail"), "{log}");
+    let anonymous = api.raw(Method::POST, "/auth/password");
+    let body = json!({"current": PASSWORD, "new": "new password"});
+    problem(anonymous.json(&body).send().await.unwrap(), 401).await;
 }
 
 #[tokio::test]
@@ -405,6 +584,60 @@ async fn parallel_calls_never_exceed_a_limit() {
 }
 
 #[tokio::test]
+async fn a_botnet_cannot_guess_and_a_stranger_cannot_lock_the_owner_out() {
+    let server = Server::start(&[
+        ("TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("AUTH_ACCOUNT_FAILURES_MAX", "3"),
+        ("AUTH_RATE_LIMIT_MAX", "100"),
+    ]);
+    let api = Api::new(&server);
+    let created = api.post("/auth/register", &credentials("owner")).await;
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let login = async |from: u8, body: &Value, cookie: &str| {
+        let request = api
+            .raw(Method::POST, "/auth/login")
+            .header("x-forwarded-for", format!("203.0.113.{from}"))
+            .json(body);
+        let request = match cookie {
+            "" => request,
+            cookie => request.header(COOKIE, cookie),
+        };
+        request.send().await.unwrap()
+    };
+    let entered = login(1, &credentials("owner"), "").await;
+    assert_eq!(entered.status(), StatusCode::OK);
+    let set = entered.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(set.ends_with("; Path=/; Secure; HttpOnly; SameSite=Strict"));
+    let known = set.split(';').next().unwrap();
+
+    let wrong = |name: &str| json!({"username": name, "password": "wrong-password"});
+    for name in ["Owner", "nobody", "not a name"] {
+        for bot in 10..13 {
+            problem(login(bot, &wrong(name), "").await, 401).await;
+        }
+        for bot in 20..23 {
+            let refused = login(bot, &wrong(name), "").await;
+            assert!(refused.headers().contains_key(RETRY_AFTER));
+            assert!(!refused.headers().contains_key(SET_COOKIE));
+            problem(refused, 429).await;
+        }
+    }
+    // The right password does not help a stranger, and the owner comes in.
+    problem(login(30, &credentials("owner"), "").await, 429).await;
+    let again = login(1, &credentials("owner"), known).await;
+    assert_eq!(again.status(), StatusCode::OK);
+    let device = again.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    let device = device.split(';').next().unwrap();
+
+    // Whoever stole the cookie has as many guesses, and no more.
+    for _ in 0..3 {
+        problem(login(40, &wrong("owner"), device).await, 401).await;
+    }
+    problem(login(41, &wrong("owner"), known).await, 429).await;
+    assert!(server.log.lock().unwrap().contains("authn_login_lock"));
+}
+
+#[tokio::test]
 async fn clients_behind_a_trusted_proxy_are_told_apart() {
     let server = Server::start(&[
         ("TRUSTED_PROXIES", "127.0.0.0/8"),
@@ -429,6 +662,50 @@ async fn clients_behind_a_trusted_proxy_are_told_apart() {
         ("::ffff:203.0.113.2", 429),
     ] {
         problem(from(forwarded).await.unwrap(), status).await;
+    }
+}
+
+/// A scanner that is away closes the route; a real one judges, where there is one.
+#[cfg(feature = "clamd")]
+#[tokio::test]
+async fn uploads_are_scanned() {
+    let picture = |word: &str, filler: usize| {
+        let mut picture = PNG[..33].to_vec();
+        let data = [word.as_bytes(), &vec![b'.'; filler]].concat();
+        picture.extend((data.len() as u32).to_be_bytes());
+        picture.extend(b"tEXt");
+        picture.extend(data);
+        picture.extend([0; 4]);
+        picture.extend(&PNG[33..]);
+        picture
+    };
+    let upload = async |addr: &str, picture: Vec<u8>| {
+        let server = Server::start(&[("CLAMD_ADDR", addr)]);
+        let api = Api::new(&server);
+        let pair = api.enter("alice").await;
+        let part = Part::bytes(picture).file_name("dot.png");
+        let form = Form::new().part("file", part.mime_str("image/png").unwrap());
+        let request = api.raw(Method::POST, "/api/upload");
+        let request = request.bearer_auth(access(&pair)).multipart(form);
+        request.send().await.unwrap()
+    };
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let refused = upload(&addr, PNG.to_vec()).await;
+    assert_eq!(refused.headers()[RETRY_AFTER], "10");
+    problem(refused, 503).await;
+
+    let Some(daemon) = support::clamd::Daemon::start().await else {
+        return;
+    };
+    let socket = daemon.socket().display().to_string();
+    for addr in [format!("127.0.0.1:{}", daemon.port), socket] {
+        let accepted = upload(&addr, picture("clean", 10)).await;
+        assert_eq!(accepted.status(), StatusCode::CREATED);
+        problem(upload(&addr, picture("PORTCULLIS-MARKER", 10)).await, 422).await;
+        // More than the daemon is set to look at.
+        problem(upload(&addr, picture("clean", 700_000)).await, 413).await;
     }
 }
 
@@ -809,12 +1086,51 @@ impl<'a> Api<'a> {
         pair(answer).await
     }
 
+    async fn by_cookie(&self, path: &str, token: &str) -> Response {
+        self.raw(Method::POST, path)
+            .header(COOKIE, format!("__Host-refresh={token}"))
+            .header("sec-fetch-site", "same-origin")
+            .send()
+            .await
+            .unwrap()
+    }
+
     async fn refresh(&self, token: &str) -> Value {
         let answer = self
             .post("/auth/refresh", &json!({"refresh_token": token}))
             .await;
         pair(answer).await
     }
+}
+
+/// The token in the refresh cookie that an answer sets; empty where it takes the cookie away.
+fn refresh_cookie(answer: &Response) -> Option<String> {
+    let cookies = answer.headers().get_all(SET_COOKIE).iter();
+    let mut ours = cookies.filter_map(|cookie| {
+        let cookie = cookie.to_str().unwrap();
+        cookie.strip_prefix("__Host-refresh=")
+    });
+    let cookie = ours.next()?;
+    assert!(ours.next().is_none());
+    let (token, attributes) = cookie.split_once("; ").unwrap();
+    let attributes: BTreeSet<&str> = attributes.split("; ").collect();
+    for attribute in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/"] {
+        assert!(attributes.contains(attribute), "{cookie}");
+    }
+    assert_eq!(attributes.contains("Max-Age=0"), token.is_empty());
+    Some(token.to_owned())
+}
+
+/// The answer whose refresh token came in the cookie.
+async fn cookie_pair(answer: Response) -> Value {
+    assert_eq!(answer.status(), StatusCode::OK);
+    let expected = [
+        "access_token",
+        "token_type",
+        "expires_in",
+        "refresh_expires_in",
+    ];
+    members(answer, &expected).await
 }
 
 trait JsonText {

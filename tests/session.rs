@@ -1,6 +1,8 @@
 #![cfg(all(feature = "jwt", feature = "refresh-token", feature = "aws-lc-rs"))]
 //! Sessions through the public API: what becomes of access tokens.
 
+mod support;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -309,4 +311,203 @@ async fn nothing_secret_is_shown() {
     let shown = format!("{sessions:?} {pair:?}");
     assert!(!shown.contains(refresh_token(&pair)));
     assert!(!shown.contains(pair.access_token.as_str()));
+}
+
+#[tokio::test]
+async fn logins_clear_away_what_is_long_over_a_bounded_number_at_a_time() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    for user in 0..300 {
+        let _ = sessions
+            .start(&format!("user-{user}"), Device::new())
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.store.len(), 300);
+    server.clock.advance(Duration::from_secs(9 * 86_400));
+    let mut left = 300;
+    let mut most = 0;
+    for login in 0..64 {
+        let _ = sessions.start("late", Device::new()).await.unwrap();
+        let old = server.store.len() - (login + 1);
+        most = most.max(left - old);
+        left = old;
+    }
+    assert_eq!((left, most), (0, 128));
+}
+
+#[cfg(feature = "password")]
+mod password {
+    use portcullis::{
+        password::PasswordHasher,
+        session::{PasswordChange, PasswordChangeError},
+    };
+
+    use super::*;
+
+    const OLD: &str = "correct horse";
+    const NEW: &str = "battery staple";
+
+    fn hasher() -> PasswordHasher {
+        PasswordHasher::new().with_cost(4).unwrap()
+    }
+
+    /// A login with the old password, one step at a time.
+    struct RacingLogin<'a> {
+        sessions: &'a Sessions,
+        stored: &'a Mutex<String>,
+        login: Option<portcullis::refresh_token::Login>,
+        proved: bool,
+        pair: Option<TokenPair>,
+    }
+
+    impl RacingLogin<'_> {
+        async fn step(&mut self, step: usize) {
+            match step {
+                0 => self.login = Some(self.sessions.begin("user-1").await.unwrap()),
+                1 => {
+                    let stored = self.stored.lock().unwrap().clone();
+                    let verified = hasher().verify(OLD, Some(&stored)).await.unwrap();
+                    self.proved = verified.is_correct();
+                }
+                _ if self.proved => {
+                    let login = self.login.take().unwrap();
+                    self.pair = self.sessions.start_login(login, Device::new()).await.ok();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Each step of the login comes before the change, between its two steps, or after it: in every
+    /// order the old password ends with no session.
+    #[tokio::test]
+    async fn a_login_with_the_old_password_that_races_its_change_is_no_session_in_any_order() {
+        for (begin, prove, start) in [
+            (0, 0, 0),
+            (0, 0, 1),
+            (0, 0, 2),
+            (0, 1, 1),
+            (0, 1, 2),
+            (0, 2, 2),
+            (1, 1, 1),
+            (1, 1, 2),
+            (1, 2, 2),
+            (2, 2, 2),
+        ] {
+            let server = Server::new();
+            let sessions = server.started().await;
+            let kept = sessions.start("user-1", Device::new()).await.unwrap();
+            let stored = Mutex::new(hasher().hash(OLD).await.unwrap());
+            let mut login = RacingLogin {
+                sessions: &sessions,
+                stored: &stored,
+                login: None,
+                proved: false,
+                pair: None,
+            };
+            let when = [begin, prove, start];
+            for step in (0..3).filter(|step| when[*step] == 0) {
+                login.step(step).await;
+            }
+            let old = stored.lock().unwrap().clone();
+            let change = PasswordChange::new("user-1", OLD, NEW, Some(&old));
+            let hasher = hasher();
+            let changed = sessions.change_password(
+                &hasher,
+                change.keep(Some(kept.session.id)),
+                async |hash| {
+                    *stored.lock().unwrap() = hash;
+                    for step in (0..3).filter(|step| when[*step] == 1) {
+                        login.step(step).await;
+                    }
+                    Ok::<_, std::convert::Infallible>(true)
+                },
+            );
+            changed.await.unwrap();
+            for step in (0..3).filter(|step| when[*step] == 2) {
+                login.step(step).await;
+            }
+            let live = sessions.list("user-1").await.unwrap();
+            let live: Vec<_> = live.iter().map(|record| record.id).collect();
+            assert_eq!(live, [kept.session.id], "{when:?}");
+            if let Some(pair) = &login.pair {
+                assert_eq!(server.check(&sessions, pair), Err(Denied::Revoked));
+                assert!(sessions.refresh(refresh_token(pair), None).await.is_err());
+            }
+            assert_eq!(server.check(&sessions, &kept), Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_is_changed_by_who_knows_it_and_nobody_elses_change_is_undone() {
+        let server = Server::new();
+        let sessions = server.started().await;
+        let other = sessions.start("user-1", Device::new()).await.unwrap();
+        let stored = hasher().hash(OLD).await.unwrap();
+        let saw = |kind| server.events.lock().unwrap().contains(&kind);
+        let attempt = async |current: &str, new: &str, stored: Option<&str>, kept: bool| {
+            let change = PasswordChange::new("user-1", current, new, stored);
+            let store = async |hash: String| {
+                assert!(hash.starts_with("$2b$"));
+                Ok::<_, std::fmt::Error>(kept)
+            };
+            sessions.change_password(&hasher(), change, store).await
+        };
+        let refused = attempt("wrong password", NEW, Some(&stored), true).await;
+        assert!(matches!(refused, Err(PasswordChangeError::Wrong)));
+        assert_eq!(Rejection::from(refused.unwrap_err()).status(), 403);
+        assert!(saw(EventKind::AuthnPasswordChangeFail));
+        let nobody = attempt(OLD, NEW, None, true).await;
+        assert!(matches!(nobody, Err(PasswordChangeError::Wrong)));
+        let unusable = attempt(OLD, "short", Some(&stored), true).await;
+        assert_eq!(Rejection::from(unusable.unwrap_err()).status(), 422);
+        let raced = attempt(OLD, NEW, Some(&stored), false).await;
+        assert!(matches!(raced, Err(PasswordChangeError::Raced)));
+        assert_eq!(Rejection::from(raced.unwrap_err()).status(), 409);
+        let hasher = hasher();
+        let broken = sessions.change_password(
+            &hasher,
+            PasswordChange::new("user-1", OLD, NEW, Some(&stored)),
+            async |_| Err(std::fmt::Error),
+        );
+        assert_eq!(Rejection::from(broken.await.unwrap_err()).status(), 503);
+        assert!(!saw(EventKind::AuthnPasswordChange));
+        assert_eq!(server.check(&sessions, &other), Ok(()));
+
+        let ended = attempt(OLD, NEW, Some(&stored), true).await.unwrap();
+        assert_eq!(ended, [other.session.id]);
+        assert!(saw(EventKind::AuthnPasswordChange));
+        let shown = format!("{:?}", PasswordChange::new("user-1", OLD, NEW, None));
+        assert!(!shown.contains(OLD) && !shown.contains(NEW));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_broke_off_is_healed_by_the_same_call() {
+        let server = Server::new();
+        let store = Arc::new(support::store::ProbeStore::default());
+        let tokens = RefreshTokens::new(store.clone(), server.secret.clone())
+            .with_context(server.context.clone());
+        let deny_list = DenyList::since_start(&server.context, TTL);
+        let sessions = Sessions::new(server.issuer(), tokens, deny_list);
+        let other = sessions.start("user-1", Device::new()).await.unwrap();
+        let stored = Mutex::new(hasher().hash(OLD).await.unwrap());
+        let change = async || {
+            let known = stored.lock().unwrap().clone();
+            let change = PasswordChange::new("user-1", OLD, NEW, Some(&known));
+            let keep = async |hash| {
+                *stored.lock().unwrap() = hash;
+                store.out.store(true, Ordering::SeqCst);
+                Ok::<_, std::convert::Infallible>(true)
+            };
+            sessions.change_password(&hasher(), change, keep).await
+        };
+        let broken = change().await.unwrap_err();
+        assert!(matches!(broken, PasswordChangeError::Sessions(_)));
+        assert_eq!(Rejection::from(broken).status(), 503);
+        let after = stored.lock().unwrap().clone();
+        store.out.store(false, Ordering::SeqCst);
+        assert_eq!(change().await.unwrap(), [other.session.id]);
+        assert_eq!(*stored.lock().unwrap(), after);
+    }
 }

@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bodies::Script;
+use bodies::{
+    Script, Step,
+    form::{FORM, field, file, form, multer_reads, part, png, post, send, tricks, untyped},
+};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -19,93 +22,6 @@ use portcullis::{
     upload::{CheckedUpload, KIB, MIB, Signatures, UploadLayer, UploadPolicy},
 };
 use tower::{Layer, ServiceExt, service_fn};
-
-/// A part as a reader sees it: field name, file name, bytes.
-type Part = (Option<String>, Option<String>, Vec<u8>);
-
-/// What comes of one request.
-#[derive(Debug)]
-struct Outcome {
-    status: StatusCode,
-    reason: &'static str,
-    /// The parts that multer read behind the gate to their end, where the whole was read.
-    read: Option<Vec<Part>>,
-}
-
-/// The answer of multer alone to these bytes.
-async fn multer_reads(content_type: &str, body: Script) -> Result<Vec<Part>, multer::Error> {
-    let boundary = multer::parse_boundary(content_type)?;
-    let frames = futures_util::stream::unfold(Box::pin(body), async |mut body| {
-        let frame = body.frame().await?;
-        Some((
-            frame.map(|frame| frame.into_data().unwrap_or_default()),
-            body,
-        ))
-    });
-    read_parts(multer::Multipart::new(frames, boundary)).await
-}
-
-async fn read_parts(mut multipart: multer::Multipart<'_>) -> Result<Vec<Part>, multer::Error> {
-    let mut parts = Vec::new();
-    while let Some(field) = multipart.next_field().await? {
-        let name = field.name().map(String::from);
-        let file_name = field.file_name().map(String::from);
-        parts.push((name, file_name, field.bytes().await?.to_vec()));
-    }
-    Ok(parts)
-}
-
-async fn post(layer: &UploadLayer, content_type: &str, body: Script) -> Outcome {
-    let request = Request::post("/upload").header("content-type", content_type);
-    send(layer, request.body(body).unwrap()).await
-}
-
-async fn send(layer: &UploadLayer, request: Request<Script>) -> Outcome {
-    let read = Arc::new(Mutex::new(None));
-    let reader = Arc::clone(&read);
-    let handler = move |request: Request<GuardedBody<Script>>| {
-        let reader = Arc::clone(&reader);
-        async move {
-            let content_type = request.headers()["content-type"]
-                .to_str()
-                .unwrap()
-                .to_owned();
-            let mut response = Response::new(Full::<Bytes>::default());
-            let Ok(boundary) = multer::parse_boundary(content_type) else {
-                let bytes = request.into_body().collect().await.unwrap().to_bytes();
-                *reader.lock().unwrap() = Some(vec![(None, None, bytes.to_vec())]);
-                return Ok::<_, Infallible>(response);
-            };
-            let body = Box::pin(request.into_body());
-            let frames = futures_util::stream::unfold(body, async |mut body| {
-                let frame = body.frame().await?;
-                Some((
-                    frame.map(|frame| frame.into_data().unwrap_or_default()),
-                    body,
-                ))
-            });
-            match read_parts(multer::Multipart::new(frames, boundary)).await {
-                Ok(parts) => *reader.lock().unwrap() = Some(parts),
-                Err(error) => {
-                    eprintln!("reader: {error:?}");
-                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                }
-            }
-            Ok(response)
-        }
-    };
-    let response = layer
-        .layer(service_fn(handler))
-        .oneshot(request)
-        .await
-        .unwrap();
-    let rejection = response.extensions().get::<Rejection>();
-    Outcome {
-        status: response.status(),
-        reason: rejection.map_or("", Rejection::reason),
-        read: read.lock().unwrap().take(),
-    }
-}
 
 fn images() -> UploadLayer {
     UploadLayer::new(UploadPolicy::images())
@@ -123,57 +39,6 @@ fn anything() -> UploadLayer {
     ];
     UploadLayer::new(UploadPolicy::new(types).unwrap())
 }
-
-/// A small PNG with `filler` bytes in it.
-fn png(filler: usize) -> Vec<u8> {
-    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
-    let header = b"\0\0\0\x01\0\0\0\x01\x08\0\0\0\0".to_vec();
-    for (name, body) in [
-        (b"IHDR", header),
-        (b"IDAT", vec![0x5a; filler]),
-        (b"IEND", vec![]),
-    ] {
-        file.extend((body.len() as u32).to_be_bytes());
-        file.extend(name);
-        file.extend(body);
-        file.extend([0; 4]);
-    }
-    file
-}
-
-fn part(head: &str, data: &[u8]) -> Vec<u8> {
-    [b"--B\r\n", head.as_bytes(), b"\r\n\r\n", data, b"\r\n"].concat()
-}
-
-fn file(name: &str, media_type: &str, data: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
-         Content-Type: {media_type}"
-    );
-    part(&head, data)
-}
-
-fn untyped(name: &str, data: &[u8]) -> Vec<u8> {
-    part(
-        &format!("Content-Disposition: form-data; name=\"file\"; filename=\"{name}\""),
-        data,
-    )
-}
-
-fn field(name: &str, data: &[u8]) -> Vec<u8> {
-    part(
-        &format!("Content-Disposition: form-data; name=\"{name}\""),
-        data,
-    )
-}
-
-fn form(parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut body = parts.concat();
-    body.extend(b"--B--\r\n");
-    body
-}
-
-const FORM: &str = "multipart/form-data; boundary=B";
 
 async fn status(layer: &UploadLayer, parts: &[Vec<u8>]) -> (u16, &'static str) {
     let outcome = post(layer, FORM, Script::frames([form(parts)])).await;
@@ -489,6 +354,31 @@ async fn what_is_no_upload_passes() {
         .await
         .unwrap();
     assert_eq!(response.status(), 200);
+    // Where a whole body may be a file, every body is looked at; and a form is one by any method.
+    let raw = UploadLayer::new(UploadPolicy::images().raw_bodies());
+    let program = || Script::frames(["\x7fELF"]);
+    let grpc = Request::put("/").header("content-type", "application/grpc");
+    let refused = raw
+        .layer(service_fn(async |_: Request<GuardedBody<Script>>| {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }))
+        .oneshot(grpc.body(program()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(refused.headers()["grpc-status"], "3");
+    let connect = |content_type: Option<&str>| {
+        let request = Request::builder().method("CONNECT").uri("example.org:443");
+        match content_type {
+            Some(content_type) => request.header("content-type", content_type),
+            None => request,
+        }
+        .body(program())
+        .unwrap()
+    };
+    assert_eq!(send(&raw, connect(None)).await.status, 415);
+    assert_eq!(send(&raw, connect(Some("image/png"))).await.status, 422);
+    assert_eq!(send(&images(), connect(Some(FORM))).await.status, 400);
+    assert_eq!(seen(connect(None)).await.unwrap().status(), 200);
     // An upgrade with a body is an upload like any other.
     let upgrade = Request::post("/")
         .header("upgrade", "websocket")
@@ -553,111 +443,13 @@ async fn every_split_is_read_the_same() {
     }
 }
 
-/// Every trick by which readers of multipart are set against each other.
-fn tricks() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    const FILE: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain";
-    let body = |text: &str| text.as_bytes().to_vec();
-    let head = |head: &str| form(&[part(head, b"words")]);
-    let named = |rest: &str| head(&format!("Content-Disposition: form-data; {rest}"));
-    let whole = form(&[part(FILE, b"words")]);
-    let without = |text: &str| {
-        String::from_utf8(whole.clone())
-            .unwrap()
-            .replace(text, "")
-            .into_bytes()
-    };
-    vec![
-        ("two boundaries", "multipart/form-data; boundary=A; boundary=B", whole.clone()),
-        ("two boundaries, swapped", "multipart/form-data; boundary=B; boundary=A", whole.clone()),
-        ("extended boundary", "multipart/form-data; boundary*=B", whole.clone()),
-        ("continued boundary", "multipart/form-data; boundary*0=B", whole.clone()),
-        ("boundary with a space before =", "multipart/form-data; boundary =B", whole.clone()),
-        ("boundary with a comma", "multipart/form-data; boundary=B, x", whole.clone()),
-        ("boundary with junk", "multipart/form-data; boundary=B x", whole.clone()),
-        ("charset after the boundary", "multipart/form-data; boundary=B; charset=utf-8", whole.clone()),
-        ("other subtype", "multipart/mixed; boundary=B", whole.clone()),
-        ("preamble", FORM, [b"junk\r\n", &whole[..]].concat()),
-        ("empty preamble line", FORM, [b"\r\n", &whole[..]].concat()),
-        ("first delimiter inside a line", FORM, [b"junk", &whole[..]].concat()),
-        ("parts after the end", FORM, [&whole[..], &whole].concat()),
-        ("junk after the end", FORM, [&whole[..], b"junk"].concat()),
-        ("end with junk on its line", FORM, without("--B--\r\n").into_iter().chain(*b"--B--junk").collect()),
-        ("no end", FORM, without("--B--\r\n")),
-        ("end without its dashes", FORM, [&without("--B--\r\n")[..], b"--B"].concat()),
-        ("one dash at the end", FORM, [&without("--B--\r\n")[..], b"--B-\r\n"].concat()),
-        ("lines end in LF", FORM, without("\r")),
-        ("lines end in CR", FORM, without("\n")),
-        ("LF before a delimiter", FORM, form(&[part(FILE, b"words\n--B\r\nhidden")])),
-        ("CR before a delimiter", FORM, form(&[part(FILE, b"words\r--B\r\nhidden")])),
-        ("delimiter inside a line", FORM, form(&[part(FILE, b"words --B\r\nhidden")])),
-        ("delimiter at the start of data", FORM, form(&[part(FILE, b"--B\r\nhidden")])),
-        ("hidden part behind LF", FORM, form(&[part(FILE, b"words\n--B\nContent-Disposition: form-data; name=\"file\"; filename=\"x.php\"\n\n<?php")])),
-        ("head ends in LF LF", FORM, body("--B\r\nContent-Disposition: form-data; name=\"a\"\n\nwords\r\n--B--\r\n")),
-        ("delimiter with a longer boundary", FORM, form(&[part(FILE, b"words\r\n--Bxy\r\nhidden")])),
-        ("padding after a delimiter", FORM, body("--B \t\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--B--\r\n")),
-        ("no head", FORM, body("--B\r\n\r\nwords\r\n--B--\r\n")),
-        ("two dispositions", FORM, head(&format!("{FILE}\r\nContent-Disposition: form-data; name=\"x\""))),
-        ("two content types", FORM, head(&format!("{FILE}\r\nContent-Type: text/html"))),
-        ("two file names", FORM, named("name=\"file\"; filename=\"a.txt\"; filename=\"x.php\"")),
-        ("two names", FORM, named("name=\"file\"; name=\"x\"; filename=\"a.txt\"")),
-        ("extended file name before", FORM, named("name=\"file\"; filename*=utf-8''x.php; filename=\"a.txt\"")),
-        ("extended file name after", FORM, named("name=\"file\"; filename=\"a.txt\"; filename*=utf-8''x.php")),
-        ("extended file name alone", FORM, named("name=\"file\"; filename*=utf-8''x.php")),
-        ("continued file name", FORM, named("name=\"file\"; filename*0=\"x.\"; filename*1=\"php\"")),
-        ("parameter names in capitals", FORM, named("NAME=\"file\"; FileName=\"x.php\"")),
-        ("name in a file name", FORM, named("filename=\"x; name=evil; .txt\"; name=\"file\"")),
-        ("name in a file name, in order", FORM, named("name=\"file\"; filename=\"x; name=evil; .txt\"")),
-        ("file name in a name", FORM, named("name=\"x; filename=ok.txt; \"; filename=\"x.php\"")),
-        ("file name in a name, unassigned", FORM, named("name=\"a filename b\"; filename=\"a.txt\"")),
-        ("escaped quote", FORM, named("name=\"file\"; filename=\"a\\\".txt\"")),
-        ("escape at the end", FORM, named("name=\"file\"; filename=\"a.txt\\\"")),
-        ("escaped backslash at the end", FORM, named("name=\"file\"; filename=\"a.txt\\\\\"")),
-        ("single quotes", FORM, named("name='file'; filename='a.txt'")),
-        ("unclosed quote", FORM, named("name=\"file\"; filename=\"a.txt")),
-        ("unquoted with a space", FORM, named("name=file; filename=a b.txt")),
-        ("no semicolons", FORM, named("name=\"file\" filename=\"a.txt\"")),
-        ("space before =", FORM, named("name=\"file\"; filename =\"a.txt\"")),
-        ("NUL in a file name", FORM, named("name=\"file\"; filename=\"x.php\0.txt\"")),
-        ("NUL in a name", FORM, named("name=\"fi\0le\"; filename=\"a.txt\"")),
-        ("percent-encoded dots", FORM, named("name=\"file\"; filename=\"%2e%2e%2fa.txt\"")),
-        ("percent-encoded quote", FORM, named("name=\"file\"; filename=\"a%22.txt\"")),
-        ("encoded word", FORM, named("name=\"file\"; filename=\"=?utf-8?q?x=2Ephp?=\"")),
-        ("path", FORM, named("name=\"file\"; filename=\"C:\\x\\a.txt\"")),
-        ("traversal", FORM, named("name=\"file\"; filename=\"../a.txt\"")),
-        ("not UTF-8", FORM, form(&[[b"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\xff.txt\"\r\n\r\n", &b"words\r\n"[..]].concat()])),
-        ("folded", FORM, head("Content-Disposition: form-data; name=\"file\";\r\n filename=\"a.txt\"")),
-        ("disposition attachment", FORM, head("Content-Disposition: attachment; name=\"file\"; filename=\"a.txt\"")),
-        ("disposition file", FORM, head("Content-Disposition: file; filename=\"a.txt\"")),
-        ("no disposition", FORM, head("Content-Type: text/plain")),
-        ("no name", FORM, named("filename=\"a.txt\"")),
-        ("empty name", FORM, named("name=\"\"; filename=\"a.txt\"")),
-        ("empty file name", FORM, named("name=\"file\"; filename=\"\"")),
-        ("base64", FORM, head(&format!("{FILE}\r\nContent-Transfer-Encoding: base64"))),
-        ("quoted-printable", FORM, head(&format!("{FILE}\r\nContent-Transfer-Encoding: quoted-printable"))),
-        ("binary", FORM, head(&format!("{FILE}\r\nContent-Transfer-Encoding: binary"))),
-        ("utf-7", FORM, head("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain; charset=utf-7")),
-        ("utf-16", FORM, head("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain; charset=utf-16")),
-        ("charset field", FORM, form(&[field("_charset_", b"utf-7"), part(FILE, b"words")])),
-        ("nested", FORM, head("Content-Disposition: form-data; name=\"file\"\r\nContent-Type: multipart/mixed; boundary=C")),
-        ("octet-stream without a file name", FORM, head("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: application/octet-stream")),
-        ("forty headers", FORM, head(&format!("{FILE}{}", "\r\nX-A: b".repeat(40)))),
-        ("a header of 20 KB", FORM, head(&format!("{FILE}\r\nX-A: {}", "b".repeat(20_000)))),
-        ("space before the colon", FORM, head("Content-Disposition : form-data; name=\"a\"")),
-        ("unprintable in a header's name", FORM, head(&format!("{FILE}\r\nX\u{7f}: b"))),
-        ("plain", FORM, whole.clone()),
-        ("empty form", FORM, body("--B--\r\n")),
-        ("end without a line end", FORM, whole[..whole.len() - 2].to_vec()),
-        ("data that looks like a delimiter", FORM, form(&[part(FILE, b"\r\n--\r\n--A\r\n--b\r\n-\r\n")])),
-    ]
-}
-
 /// The tricks that are none: all readers agree on them.
 const HARMLESS: [&str; 6] = [
     "plain",
     "empty form",
     "end without a line end",
     "data that looks like a delimiter",
-    "charset field",
+    "charset field, UTF-8",
     "binary",
 ];
 
@@ -679,11 +471,341 @@ async fn every_trick_is_refused_or_read_the_same() {
             }
         }
     }
+    for (name, content_type, body) in tricks() {
+        // Wherever it is cut, it is the same.
+        let whole = post(&layer, content_type, Script::frames([body.clone()])).await;
+        for at in 0..body.len().min(400) {
+            let frames = [&body[..at], &body[at..]].map(Bytes::copy_from_slice);
+            let outcome = post(&layer, content_type, Script::frames(frames)).await;
+            let seen = (outcome.status, outcome.reason, outcome.read);
+            assert_eq!(
+                seen,
+                (whole.status, whole.reason, whole.read.clone()),
+                "{name} at {at}"
+            );
+        }
+    }
     taken.dedup();
     taken.sort_unstable();
     let mut harmless = HARMLESS.to_vec();
     harmless.sort_unstable();
     assert_eq!(taken, harmless);
+}
+
+#[tokio::test]
+async fn files_of_two_types_are_refused() {
+    let types = [
+        "application/json",
+        "application/pdf",
+        "application/x-tar",
+        "audio/mpeg",
+        "image/tiff",
+        "text/plain",
+        "video/mp4",
+    ];
+    let layer = UploadLayer::new(UploadPolicy::new(types).unwrap());
+    let zip = b"PK\x05\x06\0\0\0\0\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0";
+    let tar = |name: &[u8]| {
+        let mut tar = vec![0; 1_024];
+        tar[..name.len()].copy_from_slice(name);
+        tar[257..265].copy_from_slice(b"ustar\x0000");
+        tar
+    };
+    let film = b"\0\0\0\x18ftypisom\0\0\x02\0isommp41\0\0\0\x10mdat........".to_vec();
+    let sound = [&b"ID3\x04\0\0\0\0\0\0"[..], &[0x55; 500]].concat();
+    let scan = [&b"II*\0\x08\0\0\0"[..], &[0; 500]].concat();
+    let pdf = b"%PDF-1.7\n1 0 obj\nendobj\n".to_vec();
+    let of = |file: &[u8], second: &[u8]| [file, second].concat();
+    for (name, media_type, bytes, expected) in [
+        ("a.mp4", "video/mp4", film.clone(), ""),
+        ("a.mp4", "video/mp4", of(&film, zip), "stacked_types"),
+        ("a.mp4", "video/mp4", of(&film, b"<?php x"), "stacked_types"),
+        (
+            "a.mp4",
+            "video/mp4",
+            of(b"MZ\x90\0", &film[4..]),
+            "type_mismatch",
+        ),
+        ("a.mp3", "audio/mpeg", sound.clone(), ""),
+        ("a.mp3", "audio/mpeg", of(&sound, zip), "stacked_types"),
+        ("a.tif", "image/tiff", scan.clone(), ""),
+        (
+            "a.tif",
+            "image/tiff",
+            of(&scan, b"<script>"),
+            "stacked_types",
+        ),
+        ("a.tar", "application/x-tar", tar(b"a.txt"), ""),
+        (
+            "a.tar",
+            "application/x-tar",
+            tar(b"MZ\x90"),
+            "type_mismatch",
+        ),
+        (
+            "a.tar",
+            "application/x-tar",
+            tar(b"<html>"),
+            "type_mismatch",
+        ),
+        ("a.pdf", "application/pdf", of(&pdf, b"%%EOF\n"), ""),
+        (
+            "a.pdf",
+            "application/pdf",
+            of(&pdf, b"<?php x\n%%EOF"),
+            "stacked_types",
+        ),
+        (
+            "a.pdf",
+            "application/pdf",
+            of(&pdf, b"<html>\n%%EOF"),
+            "stacked_types",
+        ),
+        (
+            "a.txt",
+            "text/plain",
+            b"#!/bin/sh\n".to_vec(),
+            "type_mismatch",
+        ),
+        ("a.json", "application/json", b" [1]".to_vec(), ""),
+        (
+            "a.json",
+            "application/json",
+            b"words".to_vec(),
+            "type_mismatch",
+        ),
+    ] {
+        let (status, reason) = status(&layer, &[file(name, media_type, &bytes)]).await;
+        let expected = (if expected.is_empty() { 200 } else { 422 }, expected);
+        assert_eq!(
+            (status, reason),
+            expected,
+            "{name} {}",
+            bytes.escape_ascii()
+        );
+    }
+}
+
+#[tokio::test]
+async fn heads_have_few_lines() {
+    let compat = UploadLayer::new(UploadPolicy::images().compat());
+    let strict = UploadLayer::new(UploadPolicy::images().max_part_headers(2));
+    let plain = "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain";
+    for (layer, more, expected) in [
+        (&compat, 6, (200, "")),
+        (&compat, 7, (413, "too_many_part_headers")),
+        (&strict, 0, (200, "")),
+        (&strict, 1, (413, "too_many_part_headers")),
+    ] {
+        let part = part(&format!("{plain}{}", "\r\nX-A: b".repeat(more)), b"x");
+        assert_eq!(status(layer, &[part]).await, expected, "{more}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_charset_is_taken_where_it_makes_no_difference() {
+    let compat = UploadLayer::new(UploadPolicy::images().compat());
+    let head = "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain; charset=ISO-8859-1";
+    assert_eq!(
+        status(&compat, &[part(head, b"words")]).await,
+        (200, ""),
+        "ASCII is ASCII"
+    );
+    for words in [&b"k\xe4se"[..], "k\u{e4}se".as_bytes()] {
+        assert_eq!(
+            status(&compat, &[part(head, words)]).await,
+            (400, "part_encoding")
+        );
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn encoded(policy: UploadPolicy, coding: &str, body: Script) -> (u16, &'static str, Vec<u8>) {
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let reader = Arc::clone(&read);
+    let handler = move |request: Request<GuardedBody<Script>>| {
+        let reader = Arc::clone(&reader);
+        async move {
+            for gone in ["content-encoding", "content-length"] {
+                assert!(!request.headers().contains_key(gone));
+            }
+            let mut body = request.into_body();
+            while let Some(frame) = body.frame().await {
+                let data = frame.unwrap().into_data().unwrap();
+                assert!(data.len() <= 80_000, "a frame of {}", data.len());
+                reader.lock().unwrap().extend(data);
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }
+    };
+    let request = Request::post("/")
+        .header("content-type", FORM)
+        .header("content-encoding", coding)
+        .header("content-length", "7")
+        .body(body)
+        .unwrap();
+    let service = UploadLayer::new(policy).layer(service_fn(handler));
+    let response = service.oneshot(request).await.unwrap();
+    let rejection = response.extensions().get::<Rejection>();
+    let reason = rejection.map_or("", Rejection::reason);
+    let read = std::mem::take(&mut *read.lock().unwrap());
+    (response.status().as_u16(), reason, read)
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_taken_only_where_it_is_asked_for() {
+    let policy = || UploadPolicy::images().max_file(4 * MIB).accept_gzip(50);
+    let plain = form(&[
+        file("a.png", "image/png", &png(100_000)),
+        field("note", b"hi"),
+    ]);
+    let short = form(&[field("note", b"hi")]);
+    let packed = gzip(&plain);
+    for frame in [1, 7, 1_000, packed.len()] {
+        let taken = encoded(
+            policy().accept_gzip(5_000),
+            "GZip",
+            Script::trickle(&packed, frame),
+        );
+        let (status, reason, read) = taken.await;
+        assert_eq!((status, reason), (200, ""));
+        assert!(read == plain);
+    }
+    let packed = gzip(&short);
+    let spool = portcullis::upload::Spool::new(MIB).memory(0);
+    let spooled = policy().spool(spool.clone());
+    let (status, _, read) = encoded(spooled, "x-gzip", Script::trickle(&packed, 3)).await;
+    assert_eq!((status, read), (200, short.clone()));
+    assert_eq!(spool.free(), MIB);
+
+    let bomb = gzip(&form(&[file("a.png", "image/png", &png(3_000_000))]));
+    let huge = gzip(&form(&[file("a.png", "image/png", &png(5_000_000))]));
+    let inner = form(&[file("a.png", "image/png", b"MZ\x90\0")]);
+    // A stored block of nothing, again and again.
+    let idle = [&gzip(b"")[..10], &[0, 0, 0, 0xff, 0xff].repeat(900_000)].concat();
+    let damaged = [&packed[..packed.len() - 8], &[0; 8]].concat();
+    for (policy, body, expected) in [
+        (policy(), bomb, (413, "content_encoding_ratio")),
+        (
+            policy().accept_gzip(u32::MAX),
+            huge,
+            (413, "file_too_large"),
+        ),
+        (policy().max_body(4 * MIB), idle, (413, "body_too_large")),
+        (policy(), gzip(&inner), (422, "type_mismatch")),
+        (
+            policy(),
+            [&packed[..], &packed].concat(),
+            (400, "content_encoding_malformed"),
+        ),
+        (
+            policy(),
+            packed[..packed.len() - 9].to_vec(),
+            (400, "content_encoding_malformed"),
+        ),
+        (policy(), damaged, (400, "content_encoding_malformed")),
+        (policy(), short.clone(), (400, "content_encoding_malformed")),
+        (policy(), gzip(&short[..9]), (400, "multipart_incomplete")),
+        (
+            UploadPolicy::images(),
+            packed.clone(),
+            (415, "content_encoding_not_accepted"),
+        ),
+    ] {
+        for frame in [1_000, 64 * 1_024] {
+            let (status, reason, _) =
+                encoded(policy.clone(), "gzip", Script::trickle(&body, frame)).await;
+            assert_eq!((status, reason), expected);
+        }
+    }
+    for coding in ["br", "deflate", "gzip, gzip", "gzip;q=1", ""] {
+        let (status, ..) = encoded(policy(), coding, Script::frames([packed.clone()])).await;
+        assert_eq!(status, 415, "{coding}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_keeps_moving() {
+    // The head of a part at once, then the same frame again and again.
+    let sent = async |policy: UploadPolicy, frame: &'static [u8], pause: u64, times: usize| {
+        let start = tokio::time::Instant::now();
+        let head = b"--B\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n";
+        let frames = futures_util::stream::unfold(0, move |at| async move {
+            if at > 0 {
+                tokio::time::sleep(std::time::Duration::from_secs(pause)).await;
+            }
+            let frame = if at == 0 { &head[..] } else { frame };
+            let frame = http_body::Frame::data(Bytes::from_static(frame));
+            (at < times).then(|| (Ok::<_, Infallible>(frame), at + 1))
+        });
+        let request = Request::post("/").header("content-type", FORM);
+        let service = UploadLayer::new(policy).layer(service_fn(async |request: Request<_>| {
+            let _ = BodyExt::collect(request.into_body()).await;
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }));
+        let body = http_body_util::StreamBody::new(Box::pin(frames));
+        let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+        let rejection = response.extensions().get::<Rejection>();
+        let reason = rejection.map_or("", Rejection::reason);
+        (
+            response.status().as_u16(),
+            reason,
+            start.elapsed().as_secs(),
+        )
+    };
+    let images = UploadPolicy::images;
+    // A byte now and then, and frames without any.
+    assert_eq!(
+        sent(images(), b"x", 3, 999).await,
+        (408, "body_trickled", 20)
+    );
+    assert_eq!(sent(images(), b"", 3, 999).await, (408, "body_stalled", 20));
+    // A little more than has to be, and a little less.
+    let (slow, slower) = (&[b'x'; 1_000], &[b'x'; 500]);
+    let whole = (400, "multipart_incomplete", 87 + 3);
+    assert_eq!(sent(images(), slow, 3, 30).await, whole);
+    assert_eq!(sent(images(), slower, 3, 30).await.1, "body_trickled");
+    assert_eq!(sent(images().min_rate(0), slower, 3, 30).await, whole);
+    let deadline = images().deadline(std::time::Duration::from_secs(30));
+    assert_eq!(
+        sent(deadline, slow, 3, 30).await,
+        (408, "body_deadline", 30)
+    );
+    let stalled = Script::frames(["--B\r\n"]).then(Step::Stall);
+    let stalled = post(&UploadLayer::new(images()), FORM, stalled).await;
+    assert_eq!(stalled.reason, "body_stalled");
+}
+
+#[tokio::test]
+async fn files_get_a_name_to_store_them_under() {
+    let handler = async |request: Request<GuardedBody<Script>>| {
+        let upload = CheckedUpload::of(Head::of(&request)).unwrap();
+        request.into_body().collect().await.unwrap();
+        let files = upload.accepted().await.unwrap();
+        let names: Vec<_> = files.iter().map(|file| file.storage_name()).collect();
+        assert_ne!(names[0], names[1]);
+        for name in names {
+            let (id, extension) = name.split_once('.').unwrap();
+            assert_eq!((id.len(), extension), (32, "jpg"));
+            assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    };
+    let jpeg = b"\xff\xd8\xff\xda\0\x02x\xff\xd9";
+    let parts = [
+        file("holiday.JPEG", "image/jpeg", jpeg),
+        untyped("blob", jpeg),
+    ];
+    let request = Request::post("/").header("content-type", FORM);
+    let request = request.body(Script::frames([form(&parts)])).unwrap();
+    let service = images().layer(service_fn(handler));
+    assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -925,7 +1047,7 @@ async fn compat_has_one_meaning_for_every_trick() {
             // What is taken beyond the strict form hides nothing.
             for (field, file_name, bytes) in read {
                 assert!(
-                    ["file", "a", "x"].contains(&field.unwrap().as_str()),
+                    ["file", "a", "x", "--B"].contains(&field.unwrap().as_str()),
                     "{name}"
                 );
                 assert!(

@@ -117,32 +117,36 @@ impl Accounts {
         }
     }
 
-    /// Stores a new hash of the same password, unless the password was changed meanwhile.
-    pub(crate) async fn rehash(
+    /// Stores a new hash if the old one is still there; `false` if it is not.
+    pub(crate) async fn replace_hash(
         &self,
-        username: &str,
+        id: &str,
         old: &str,
         new: &str,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<bool, sqlx::Error> {
         match self {
             Self::Memory(accounts) => {
                 let mut accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(account) = accounts.get_mut(username)
-                    && account.password_hash == old
-                {
-                    new.clone_into(&mut account.password_hash);
-                }
-                Ok(())
+                let account = accounts
+                    .values_mut()
+                    .find(|account| account.id == id && account.password_hash == old);
+                Ok(match account {
+                    Some(account) => {
+                        new.clone_into(&mut account.password_hash);
+                        true
+                    }
+                    None => false,
+                })
             }
             Self::Sqlite(pool) => sqlx::query(
-                "UPDATE accounts SET password_hash = ? WHERE username = ? AND password_hash = ?",
+                "UPDATE accounts SET password_hash = ? WHERE id = ? AND password_hash = ?",
             )
             .bind(new)
-            .bind(username)
+            .bind(id)
             .bind(old)
             .execute(pool)
             .await
-            .map(drop),
+            .map(|done| done.rows_affected() == 1),
         }
     }
 }

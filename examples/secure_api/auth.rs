@@ -1,18 +1,22 @@
-//! Register, log in, refresh, log out.
+//! Register, log in, change the password. Refresh, logout and sessions are the crate's own services.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, Json, extract::State};
-use http::{HeaderMap, StatusCode, header::USER_AGENT};
+use axum::{Extension, Json, extract::State, response::Response};
+use http::{
+    HeaderMap, StatusCode,
+    header::{SET_COOKIE, USER_AGENT},
+};
 use portcullis::{
-    Client, Rejection, RejectionKind,
+    Client, Identity, Rejection, RejectionKind,
     event::{EventKind, SecurityEvent},
     problem::ProblemJson,
     refresh_token::Device,
-    session::TokenPair,
+    session::{PasswordChange, TokenPair},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::{
     accounts::{Account, CreateError, canonical_username},
@@ -22,12 +26,22 @@ use crate::{
 #[derive(Deserialize)]
 pub(crate) struct Credentials {
     username: String,
-    password: String,
+    password: Zeroizing<String>,
 }
 
 #[derive(Deserialize)]
-pub(crate) struct RefreshToken {
-    refresh_token: String,
+pub(crate) struct LoginForm {
+    username: String,
+    password: Zeroizing<String>,
+    /// Whether the refresh token is to come in a cookie.
+    #[serde(default)]
+    cookie: bool,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NewPassword {
+    current: Zeroizing<String>,
+    new: Zeroizing<String>,
 }
 
 /// `POST /auth/register`
@@ -81,12 +95,48 @@ pub(crate) async fn login(
     State(app): State<Arc<App>>,
     client: Option<Extension<Client>>,
     headers: HeaderMap,
-    ProblemJson(body): ProblemJson<Credentials>,
-) -> Result<Json<Value>, Rejection> {
+    ProblemJson(body): ProblemJson<LoginForm>,
+) -> Result<Response, Rejection> {
     let ip = client.and_then(|client| client.ip());
+    let previous = app.endpoints.cookie(&headers)?;
+    app.hasher.check(&body.password)?;
+    let name = body.username.to_ascii_lowercase();
+    let attempt = app.throttle.attempt(&name, &headers)?;
+    let pair = match start_session(&app, ip, &headers, &name, &body.password, previous).await {
+        Ok(Some(pair)) => pair,
+        Ok(None) => {
+            let event = SecurityEvent::new(EventKind::AuthnLoginFail)
+                .with_rule("accounts", "wrong_credentials");
+            app.context.emit(event.with_client(ip));
+            return Err(Rejection::new(
+                RejectionKind::Unauthenticated,
+                "accounts",
+                "wrong_credentials",
+            )
+            .with_detail("User name and password do not match."));
+        }
+        Err(rejection) => {
+            attempt.withdraw();
+            return Err(rejection);
+        }
+    };
+    let mut response = app.endpoints.answer(&pair, body.cookie);
+    response.headers_mut().append(SET_COOKIE, attempt.succeed());
+    Ok(response)
+}
+
+/// A session in the place of the browser's previous one, where the credentials are right; `None`
+/// where they are not.
+async fn start_session(
+    app: &App,
+    ip: Option<IpAddr>,
+    headers: &HeaderMap,
+    name: &str,
+    password: &str,
+    previous: Option<&str>,
+) -> Result<Option<TokenPair>, Rejection> {
     let hasher = app.hasher.for_client(ip);
-    hasher.check(&body.password)?;
-    let account = match canonical_username(&body.username) {
+    let account = match canonical_username(name) {
         Some(name) => app
             .accounts
             .by_username(&name)
@@ -110,24 +160,16 @@ pub(crate) async fn login(
     let stored = account
         .as_ref()
         .map(|account| account.password_hash.as_str());
-    let verified = hasher.verify(&body.password, stored).await?;
+    let verified = hasher.verify(password, stored).await?;
     let (Some(account), Some(login), true) = (account, login, verified.is_correct()) else {
-        let event = SecurityEvent::new(EventKind::AuthnLoginFail)
-            .with_rule("accounts", "wrong_credentials");
-        app.context.emit(event.with_client(ip));
-        return Err(Rejection::new(
-            RejectionKind::Unauthenticated,
-            "accounts",
-            "wrong_credentials",
-        )
-        .with_detail("User name and password do not match."));
+        return Ok(None);
     };
     if verified.rehash_due()
-        && let Ok(hash) = hasher.hash(&body.password).await
+        && let Ok(hash) = hasher.hash(password).await
     {
         let stored = app
             .accounts
-            .rehash(&account.username, &account.password_hash, &hash);
+            .replace_hash(&account.id, &account.password_hash, &hash);
         if stored.await.is_err() {
             tracing::warn!("a password's new hash was not stored");
         }
@@ -140,49 +182,42 @@ pub(crate) async fn login(
         device = device.with_user_agent(agent);
     }
     device.ip = ip;
+    if let Some(previous) = previous {
+        app.sessions.replace(previous, ip).await?;
+    }
     let pair = app.sessions.start_login(login, device).await?;
     let event = SecurityEvent::new(EventKind::AuthnLoginSuccess).with_client(ip);
     app.context.emit(event.with_subject(account.id));
-    Ok(token_pair(&pair))
+    Ok(Some(pair))
 }
 
-/// `POST /auth/refresh`
-pub(crate) async fn refresh(
+/// `POST /auth/password`: every other session of the user ends.
+pub(crate) async fn change_password(
     State(app): State<Arc<App>>,
     client: Option<Extension<Client>>,
-    ProblemJson(body): ProblemJson<RefreshToken>,
-) -> Result<Json<Value>, Rejection> {
-    let ip = client.and_then(|client| client.ip());
-    let pair = app.sessions.refresh(&body.refresh_token, ip).await?;
-    Ok(token_pair(&pair))
-}
-
-/// `POST /auth/logout`: the same answer whether or not the token is known.
-pub(crate) async fn logout(
-    State(app): State<Arc<App>>,
-    client: Option<Extension<Client>>,
-    ProblemJson(body): ProblemJson<RefreshToken>,
+    identity: Identity,
+    ProblemJson(body): ProblemJson<NewPassword>,
 ) -> Result<StatusCode, Rejection> {
     let ip = client.and_then(|client| client.ip());
-    match app.sessions.end(&body.refresh_token, ip).await {
-        Err(error) if error.is_unavailable() => Err(error.into()),
-        _ => Ok(StatusCode::NO_CONTENT),
-    }
-}
-
-fn token_pair(pair: &TokenPair) -> Json<Value> {
-    Json(json!({
-        "access_token": pair.access_token.as_str(),
-        "token_type": "Bearer",
-        "expires_in": whole_seconds(pair.expires_in),
-        "refresh_token": pair.refresh_token.expose(),
-        "refresh_expires_in": whole_seconds(pair.refresh_expires_in),
-    }))
-}
-
-/// A token ends on a whole second, so the part of one that has begun counts.
-fn whole_seconds(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+    let account = app.accounts.by_id(identity.subject()).await;
+    let Some(account) = account.map_err(|_| unavailable())? else {
+        return Err(Rejection::new(
+            RejectionKind::NotFound,
+            "accounts",
+            "no_such_user",
+        ));
+    };
+    let stored = account.password_hash.as_str();
+    let keep = identity.session().and_then(|id| id.parse().ok());
+    let change = PasswordChange::new(&account.id, &body.current, &body.new, Some(stored));
+    app.sessions
+        .change_password(
+            &app.hasher.for_client(ip),
+            change.keep(keep).with_client(ip),
+            async |hash| app.accounts.replace_hash(&account.id, stored, &hash).await,
+        )
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn unavailable() -> Rejection {

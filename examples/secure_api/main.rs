@@ -38,11 +38,6 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> ExitCode {
-    let (service, health) = match start::service(&settings).await {
-        Ok(service) => service,
-        Err(start::StartError::Settings(fault)) => return unusable(&fault),
-        Err(start::StartError::Store(error)) => return failed(&*error),
-    };
     let bound = async {
         let listener = TcpListener::bind(settings.bind_addr).await?;
         let addr = listener.local_addr()?;
@@ -55,6 +50,11 @@ async fn run(settings: Settings) -> ExitCode {
     let (listener, addr, (mut interrupt, mut terminate)) = match bound.await {
         Ok(bound) => bound,
         Err(error) => return failed(&error),
+    };
+    let (service, health) = match start::service(&settings, addr).await {
+        Ok(service) => service,
+        Err(start::StartError::Settings(fault)) => return unusable(&fault),
+        Err(start::StartError::Store(error)) => return failed(&*error),
     };
     let probe = tokio::spawn(health.watch());
     println!("secure_api listening on http://{addr}");

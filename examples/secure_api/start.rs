@@ -1,25 +1,30 @@
 //! Settings become parts, parts become the service.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     routing::{get, post},
 };
 use portcullis::{
-    ClientLayer, ConfigError, Context, DenyList, Head,
-    headers::SecurityHeaders,
+    ClientLayer, ConfigError, Context, DenyList, Head, Origin, Peer,
+    cors::CorsPolicy,
+    csrf::CsrfPolicy,
+    headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
+    https::HttpsPolicy,
     jwt::{Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
+    login_throttle::LoginThrottle,
     password::PasswordHasher,
     problem,
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
     refresh_token::{MemoryStore, RefreshTokens, sqlite::SqliteStore},
     secret::{Secret, Secrets},
-    session::{Grants, Sessions, SubjectStatus},
+    session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
-    upload::UploadPolicy,
+    upload::{MIB, Spool, UploadPolicy, scan::Clamd},
 };
 use std::time::Duration;
+use tower::Layer as _;
 
 use crate::{accounts::Accounts, api, auth, health::Health, page};
 
@@ -27,7 +32,9 @@ use crate::{accounts::Accounts, api, auth, health::Health, page};
 pub(crate) struct App {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) hasher: PasswordHasher,
+    pub(crate) throttle: LoginThrottle,
     pub(crate) sessions: Sessions,
+    pub(crate) endpoints: SessionEndpoints,
     pub(crate) context: Context,
 }
 
@@ -47,15 +54,25 @@ impl From<ConfigError> for StartError {
 /// The policy for uploads that the settings ask for.
 pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> {
     let max = settings.upload_max_file_bytes;
-    Ok(UploadPolicy::new(&settings.upload_allowed_types)
+    let policy = UploadPolicy::new(&settings.upload_allowed_types)
         .map_err(|fault| fault.named("UPLOAD_ALLOWED_TYPES"))?
         .max_file(max)
         .max_body(max.saturating_mul(2).saturating_add(1024 * 1024))
-        .idle(Duration::from_secs(20)))
+        .idle(Duration::from_secs(20));
+    Ok(match &settings.clamd_addr {
+        // What is refused late is never shown to the handler.
+        Some(addr) => policy
+            .scan_with(Clamd::at(addr).max_bytes(max))
+            .spool(Spool::new(SPOOL)),
+        None => policy,
+    })
 }
 
-/// The whole service.
-pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health), StartError> {
+/// The whole service, at the address that it is served on.
+pub(crate) async fn service(
+    settings: &Settings,
+    addr: SocketAddr,
+) -> Result<(Edge<Router>, Health), StartError> {
     let context = Context::new();
     let access = secrets(settings.jwt_secrets.as_ref(), "JWT_SECRET");
     let refresh = secrets(settings.jwt_refresh_secrets.as_ref(), "JWT_REFRESH_SECRET");
@@ -67,6 +84,12 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
     )?
     .with_ttl(settings.jwt_access_ttl)?;
     let keep = MAX_ACCESS_TTL + settings.jwt_leeway;
+    let throttle = LoginThrottle::new(
+        settings.auth_account_failures_max,
+        settings.rate_limit_window,
+        &refresh,
+    )?
+    .with_context(context.clone());
     let (accounts, tokens, deny_list) = stores(settings, &context, refresh, keep).await?;
     let tokens = tokens
         .with_context(context.clone())
@@ -102,7 +125,8 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
     .with_leeway(settings.jwt_leeway)?;
     let stack = SecurityStack::new(context.clone())
         .with_client(ClientLayer::new(settings.trusted_proxies.clone()))
-        .with_headers(SecurityHeaders::new().no_store_when(is_private))
+        .with_headers(headers()?)
+        .with_csrf(cross_site(settings, addr)?)
         .with_limits(limits(settings)?.with_context(context.clone()))
         .with_jwt(
             JwtLayer::new(verifier)
@@ -110,16 +134,20 @@ pub(crate) async fn service(settings: &Settings) -> Result<(Edge<Router>, Health
                 .with_deny_list(deny_list)
                 .with_context(context.clone()),
         );
+    let stack = other_origins(stack, settings)?;
+    tracing::info!("the stack, outermost first:\n{stack}");
     let app = Arc::new(App {
         accounts,
         hasher: PasswordHasher::new()
             .with_cost(settings.bcrypt_cost)?
             .with_context(context.clone()),
+        throttle,
         sessions: sessions.clone(),
+        endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
         context,
     });
     let health = Health::new(sessions);
-    let router = router(&stack, uploads(settings)?, health.clone())?.with_state(app);
+    let router = router(&stack, uploads(settings)?, health.clone(), &app)?.with_state(app);
     Ok((stack.around(router), health))
 }
 
@@ -127,20 +155,30 @@ fn router(
     stack: &SecurityStack,
     uploads: UploadPolicy,
     health: Health,
+    app: &App,
 ) -> Result<Router<Arc<App>>, ConfigError> {
     let general = || Guard::new().limit("general");
     let auth = stack.route(Guard::new().limit("auth"))?;
+    let password = stack.route(Guard::new().limit("auth").authenticate())?;
     let open = stack.route(general())?;
+    let reports = CspReports::new().with_context(app.context.clone());
     let user = stack.route(general().authenticate())?;
     let model = stack.route(Guard::new().limit("model").authenticate().body(256 * 1024))?;
     let upload = stack.route(Guard::new().limit("upload").authenticate().upload(uploads))?;
     Ok(Router::new()
         .route("/", get(page::page))
+        .route_service(REPORTS, open.layer(reports))
         .route("/healthz", get(async move || health.answer()))
         .route("/auth/register", post(auth::register).layer(auth.clone()))
         .route("/auth/login", post(auth::login).layer(auth))
-        .route("/auth/refresh", post(auth::refresh).layer(open.clone()))
-        .route("/auth/logout", post(auth::logout).layer(open))
+        .route(
+            "/auth/password",
+            post(auth::change_password).layer(password),
+        )
+        .route_service("/auth/refresh", open.layer(app.endpoints.refresh()))
+        .route_service("/auth/logout", open.layer(app.endpoints.logout()))
+        .route_service("/auth/sessions", user.layer(app.endpoints.sessions()))
+        .route_service("/auth/sessions/{id}", user.layer(app.endpoints.session()))
         .route("/api/me", get(api::me).layer(user))
         .route("/api/model", post(api::model).layer(model))
         .route(
@@ -152,6 +190,54 @@ fn router(
         )
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::not_found))
+}
+
+/// The crate's profiles, with violations of the page's policy reported here.
+fn headers() -> Result<SecurityHeaders, ConfigError> {
+    let endpoints = ReportingEndpoints::new().endpoint("csp", REPORTS)?;
+    let csp = Csp::html()
+        .edit()
+        .report_to("csp")
+        .report_uri([REPORTS])
+        .build()?;
+    let html = Profile::html().csp(csp).reporting_endpoints(&endpoints);
+    Ok(SecurityHeaders::by_content_type(html, Profile::api()).no_store_when(is_private))
+}
+
+/// Unsafe requests come from the service's own pages or from an allowed origin.
+fn cross_site(settings: &Settings, addr: SocketAddr) -> Result<CsrfPolicy, ConfigError> {
+    let public = settings.public_origin.clone();
+    CsrfPolicy::new([public.unwrap_or_else(|| Origin::plain(addr))])
+        .trust(settings.cors_allowed_origins.iter().cloned())
+        .cookie(REFRESH_COOKIE)
+}
+
+/// CORS where origins are allowed, and the public host over HTTPS alone in production.
+fn other_origins(
+    mut stack: SecurityStack,
+    settings: &Settings,
+) -> Result<SecurityStack, ConfigError> {
+    if !settings.cors_allowed_origins.is_empty() {
+        let origins = settings.cors_allowed_origins.iter().map(Origin::as_str);
+        stack = stack.with_cors(CorsPolicy::new(origins)?.credentials(true));
+    }
+    if let (true, Some(origin)) = (settings.is_production(), &settings.public_origin) {
+        stack = stack.with_https(HttpsPolicy::new(origin.clone()).exempt(is_local));
+    }
+    Ok(stack)
+}
+
+/// What is asked over plain HTTP by whoever watches over the service.
+fn is_local(head: Head<'_>) -> bool {
+    let from_here = || {
+        let peer = Peer::of(head).and_then(Peer::ip);
+        peer.is_some_and(|ip| ip.to_canonical().is_loopback())
+    };
+    match head.uri.path() {
+        "/healthz" => true,
+        "/metrics" => from_here(),
+        _ => false,
+    }
 }
 
 fn limits(settings: &Settings) -> Result<RateLimitLayer, ConfigError> {
@@ -173,32 +259,31 @@ async fn stores(
     secrets: Secrets,
     keep: Duration,
 ) -> Result<(Accounts, RefreshTokens, DenyList), StartError> {
-    if settings.database_url == "memory:" {
+    let unusable = |error: Box<dyn Error + Send + Sync>| StartError::Store(error);
+    let path = settings.database_url.strip_prefix("sqlite://");
+    let (accounts, tokens) = if settings.database_url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
-        let started = context.wall();
-        let deny_list = DenyList::since_start(context, keep);
-        // Tokens carry whole seconds: those of this process must be later than its start, those
-        // of the one before it earlier.
-        let second = Duration::from_secs(1);
-        let left = second.saturating_sub(Duration::from_millis(
-            started.as_millis().rem_euclid(1_000).unsigned_abs(),
-        ));
-        tokio::time::sleep(left).await;
-        return Ok((Accounts::memory(), tokens, deny_list));
-    }
-    let store = match settings.database_url.strip_prefix("sqlite://") {
-        Some(path) => SqliteStore::open(path).await,
-        None => SqliteStore::in_memory().await,
+        (Accounts::memory(), tokens)
+    } else {
+        let store = match path {
+            Some(path) => SqliteStore::open(path).await,
+            None => SqliteStore::in_memory().await,
+        };
+        let store = store.map_err(|error| unusable(error.into()))?;
+        let accounts = Accounts::sqlite(store.pool().clone()).await;
+        let accounts = accounts.map_err(|error| unusable(error.into()))?;
+        (accounts, RefreshTokens::new(store, secrets))
     };
-    let store = store.map_err(|error| StartError::Store(Box::new(error)))?;
-    let accounts = Accounts::sqlite(store.pool().clone())
-        .await
-        .map_err(|error| StartError::Store(Box::new(error)))?;
-    Ok((
-        accounts,
-        RefreshTokens::new(store, secrets),
-        DenyList::pending(context, keep),
-    ))
+    if path.is_some() {
+        return Ok((accounts, tokens, DenyList::pending(context, keep)));
+    }
+    // What a process before this one ended is not known: all of its tokens are over.
+    let deny_list = DenyList::since_start(context, keep);
+    let second = Duration::from_secs(1);
+    let begun = context.wall().as_millis().rem_euclid(1_000).unsigned_abs();
+    // Tokens carry whole seconds: those of this process must be later than its start.
+    tokio::time::sleep(second.saturating_sub(Duration::from_millis(begun))).await;
+    Ok((accounts, tokens, deny_list))
 }
 
 fn secrets(set: Option<&Secrets>, name: &str) -> Secrets {
@@ -213,5 +298,9 @@ fn is_private(head: Head<'_>) -> bool {
     path.starts_with("/auth") || path.starts_with("/api")
 }
 
+const REFRESH_COOKIE: &str = "__Host-refresh";
+const REPORTS: &str = "/csp-reports";
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(3_600);
+/// For all uploads that wait for the scanner.
+const SPOOL: u64 = 1_024 * MIB;
 const SESSION_END: Duration = Duration::from_secs(30 * 86_400);

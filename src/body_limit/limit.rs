@@ -52,6 +52,7 @@ impl Limit {
             pace: Pace {
                 gate: GATE,
                 idle: self.idle,
+                min_rate: 0,
                 total: self.total,
             },
             hold: false,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::{Extensions, Request};
+use ipnet::IpNet;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -64,6 +65,22 @@ impl fmt::Debug for ClientLayer {
         f.debug_struct("ClientLayer")
             .field("proxies", &self.config.proxies)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whose word for the client counts.
+impl fmt::Display for ClientLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proxies: Vec<_> = self
+            .config
+            .proxies
+            .networks()
+            .map(IpNet::to_string)
+            .collect();
+        match proxies.is_empty() {
+            true => f.write_str("the peer; no forwarding header is believed"),
+            false => write!(f, "as told by proxies at {}", proxies.join(", ")),
+        }
     }
 }
 

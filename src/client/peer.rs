@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Request;
+use http::{Extensions, Request};
 use tower_service::Service;
 
 use crate::head::Head;
@@ -62,12 +62,14 @@ impl Peer {
     /// The peer that the server left with the request.
     #[must_use]
     pub fn of(head: Head<'_>) -> Option<Self> {
-        let peer = head.extensions.get::<Self>().copied();
+        Self::in_extensions(head.extensions)
+    }
+
+    fn in_extensions(extensions: &Extensions) -> Option<Self> {
+        let peer = extensions.get::<Self>().copied();
         #[cfg(feature = "axum")]
         let peer = peer.or_else(|| {
-            let info = head
-                .extensions
-                .get::<axum::extract::ConnectInfo<SocketAddr>>()?;
+            let info = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>()?;
             Some(Self::new(info.0))
         });
         peer
@@ -109,9 +111,27 @@ impl Client {
     #[inline]
     #[must_use]
     pub fn of(head: Head<'_>) -> Option<Self> {
-        match head.extensions.get::<Self>() {
+        Self::in_extensions(head.extensions)
+    }
+
+    fn in_extensions(extensions: &Extensions) -> Option<Self> {
+        match extensions.get::<Self>() {
             Some(client) => Some(*client),
-            None => Peer::of(head).map(Self::from),
+            None => Peer::in_extensions(extensions).map(Self::from),
+        }
+    }
+
+    /// What `look` makes of the address of a request's client (`None`: on this host, without one),
+    /// where the client is known. It reads the address where it stands, and has no address of the
+    /// request itself in its hands: both would be copied.
+    #[inline]
+    pub(crate) fn see<T>(
+        extensions: &Extensions,
+        look: impl FnOnce(Option<&IpAddr>) -> T,
+    ) -> Option<T> {
+        match extensions.get::<Self>() {
+            Some(client) => Some(look(client.ip.as_ref())),
+            None => Peer::in_extensions(extensions).map(|peer| look(peer.ip().as_ref())),
         }
     }
 }

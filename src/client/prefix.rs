@@ -3,7 +3,12 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
 };
+
+use ipnet::IpNet;
+
+use crate::error::ConfigError;
 
 /// A network: an address with the bits behind its prefix length cleared.
 ///
@@ -16,7 +21,10 @@ use std::{
 /// let prefix = Prefix::of("2001:db8:1:2:3::4".parse()?, 32, 64);
 /// assert_eq!(prefix.to_string(), "2001:db8:1:2::/64");
 /// assert_eq!(Prefix::of("::ffff:203.0.113.7".parse()?, 24, 48).to_string(), "203.0.113.0/24");
-/// # Ok::<(), std::net::AddrParseError>(())
+/// let office: Prefix = "198.51.100.0/24".parse()?;
+/// assert!(office.contains("::ffff:198.51.100.7".parse()?));
+/// assert!("198.51.100.7/24".parse::<Prefix>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Prefix {
@@ -72,6 +80,33 @@ impl Prefix {
     #[allow(clippy::len_without_is_empty, reason = "a prefix length, not a size")]
     pub const fn len(self) -> u8 {
         self.len
+    }
+
+    /// Whether an address is in the network.
+    #[must_use]
+    pub fn contains(self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        ip.is_ipv4() == self.addr.is_ipv4() && Self::of(ip, self.len, self.len) == self
+    }
+}
+
+/// In CIDR notation, or an address alone. Bits behind the prefix length must not be set: `10.1.2.3/8`
+/// is more likely a slip than a wish.
+impl FromStr for Prefix {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let refuse = || ConfigError::new("network", "takes a CIDR such as 203.0.113.0/24");
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::of(ip, 32, 128));
+        }
+        let network: IpNet = text.parse().map_err(|_| refuse())?;
+        let is_mapped = network.addr().to_canonical().is_ipv4() && !network.addr().is_ipv4();
+        if network.trunc() != network || is_mapped {
+            return Err(refuse());
+        }
+        let len = network.prefix_len();
+        Ok(Self::of(network.addr(), len, len))
     }
 }
 

@@ -96,6 +96,10 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
+    pub(super) fn networks(&self) -> impl Iterator<Item = &IpNet> {
+        self.networks.iter()
+    }
+
     /// Whether no proxy is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -27,6 +27,8 @@
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
 
+mod gate;
 mod policy;
 
+pub(crate) use self::gate::{CorsGate, Named, Verdict};
 pub use self::policy::CorsPolicy;

@@ -1,6 +1,6 @@
 //! The checked origin list, and the layer that it makes.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{
     HeaderName, HeaderValue, Method,
@@ -116,6 +116,15 @@ impl CorsPolicy {
         })
     }
 
+    /// The list, as it was written.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = String> {
+        self.origins.iter().map(Pattern::to_string)
+    }
+
+    pub(crate) fn allows_credentials(&self) -> bool {
+        self.credentials
+    }
+
     /// The layer. It stands inside the security headers and outside every gate that refuses.
     pub fn layer(&self, context: &Context) -> CorsLayer {
         let origins = Arc::clone(&self.origins);
@@ -179,6 +188,15 @@ impl Pattern {
                     .and_then(|host| host.strip_suffix(&**rest));
                 label.is_some_and(|label| !label.contains('.')) && origin::problem(origin).is_none()
             }
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(origin) => origin.fmt(f),
+            Self::Below { scheme, rest } => write!(f, "{scheme}*{rest}"),
         }
     }
 }

@@ -20,6 +20,7 @@ pub struct CsrfPolicy {
     origins: Vec<Origin>,
     cookies: Vec<Box<str>>,
     strict: bool,
+    exempt: Option<fn(Head<'_>) -> bool>,
 }
 
 impl CsrfPolicy {
@@ -29,6 +30,7 @@ impl CsrfPolicy {
             origins: public.into_iter().collect(),
             cookies: Vec::new(),
             strict: false,
+            exempt: None,
         }
     }
 
@@ -64,9 +66,35 @@ impl CsrfPolicy {
         }
     }
 
+    /// Admits these requests wherever they come from: for what other sites are meant to send, and
+    /// what therefore does nothing in its visitor's name.
+    pub fn exempt(self, exempt: fn(Head<'_>) -> bool) -> Self {
+        Self {
+            exempt: Some(exempt),
+            ..self
+        }
+    }
+
+    /// Whether requests with this cookie must say where they come from.
+    pub(crate) fn covers(&self, cookie: &str) -> bool {
+        self.strict || self.cookies.iter().any(|own| **own == *cookie)
+    }
+
+    pub(crate) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    pub(crate) fn cookies(&self) -> &[Box<str>] {
+        &self.cookies
+    }
+
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// Judges a request by its head.
     pub(crate) fn decide(&self, head: Head<'_>) -> Result<(), Rejection> {
-        if is_safe(head) {
+        if is_safe(head) || self.exempt.is_some_and(|exempt| exempt(head)) {
             return Ok(());
         }
         let (Ok(site), Ok(origin)) = (

@@ -1,7 +1,8 @@
 //! Folding: one line for the repeats of one refusal by one client.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    hash::{Hash, Hasher},
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
@@ -23,11 +24,11 @@ pub(crate) struct Events {
 /// Open folds, and their keys in the order in which they opened.
 #[derive(Default)]
 struct Folds {
-    open: HashMap<FoldKey, Fold>,
-    order: VecDeque<FoldKey>,
+    open: HashMap<FoldKey, Option<SecurityEvent>>,
+    order: VecDeque<(Monotonic, FoldKey)>,
 }
 
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 struct FoldKey {
     kind: EventKind,
     gate: Option<&'static str>,
@@ -35,9 +36,20 @@ struct FoldKey {
     client: Option<IpAddr>,
 }
 
-struct Fold {
-    until: Monotonic,
-    held: Option<SecurityEvent>,
+/// Of what clients can choose, and of little else: hashing the names takes longer than comparing
+/// them.
+impl Hash for FoldKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let kind = self.kind as u64;
+        match self.client {
+            None => state.write_u64(kind),
+            Some(IpAddr::V4(ip)) => state.write_u64(u64::from(ip.to_bits()) << 32 | kind),
+            Some(IpAddr::V6(ip)) => {
+                state.write_u64(kind);
+                state.write_u128(ip.to_bits());
+            }
+        }
+    }
 }
 
 impl Events {
@@ -61,7 +73,8 @@ impl Events {
 
     /// The lines that are due: this event unless it is held, and a few holds whose time has come.
     fn fold(&self, mut event: SecurityEvent, now: Monotonic) -> Vec<SecurityEvent> {
-        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let folds = &mut *guard;
         let mut lines = folds.expire(now);
         let mut key = FoldKey {
             kind: event.kind(),
@@ -69,21 +82,23 @@ impl Events {
             reason: event.reason(),
             client: event.client(),
         };
-        if folds.open.len() >= MAX_FOLDS && !folds.open.contains_key(&key) {
+        let full = folds.open.len() >= MAX_FOLDS;
+        let mut entry = folds.open.entry(key);
+        if full && matches!(entry, Entry::Vacant(_)) {
             // More clients than the table holds: one line for all that are not in it. The kinds
             // and rules are fixed names, so these few keys are always let in.
             event = event.with_client(None);
             key.client = None;
+            entry = folds.open.entry(key);
         }
-        match folds.open.get_mut(&key) {
-            Some(fold) => match &mut fold.held {
+        match entry {
+            Entry::Occupied(held) => match held.into_mut() {
                 Some(held) => held.repeats = held.repeats.saturating_add(1),
                 held => *held = Some(event),
             },
-            None => {
-                let until = now.saturating_add(FOLD_TIME);
-                folds.open.insert(key, Fold { until, held: None });
-                folds.order.push_back(key);
+            Entry::Vacant(entry) => {
+                entry.insert(None);
+                folds.order.push_back((now.saturating_add(FOLD_TIME), key));
                 lines.push(event);
             }
         }
@@ -97,14 +112,12 @@ impl Folds {
     fn expire(&mut self, now: Monotonic) -> Vec<SecurityEvent> {
         let mut lines = Vec::new();
         for _ in 0..EXPIRE_AT_ONCE {
-            let Some(key) = self.order.front() else { break };
-            if self.open.get(key).is_some_and(|fold| now < fold.until) {
+            if self.order.front().is_none_or(|(until, _)| now < *until) {
                 break;
             }
-            if let Some(fold) = self.open.remove(key) {
-                lines.extend(fold.held);
+            if let Some((_, key)) = self.order.pop_front() {
+                lines.extend(self.open.remove(&key).flatten());
             }
-            self.order.pop_front();
         }
         lines
     }
@@ -113,7 +126,7 @@ impl Folds {
 impl Drop for Events {
     fn drop(&mut self) {
         let folds = self.folds.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for held in folds.open.values_mut().filter_map(|fold| fold.held.take()) {
+        for held in folds.open.values_mut().filter_map(Option::take) {
             guarded(|| self.sink.record(&held));
         }
     }

@@ -163,6 +163,8 @@ kinds! {
     ApiKeyCreated = "apikey_created", Info;
     /// An API key was rotated.
     ApiKeyRotated = "apikey_rotated", Info;
+    /// An API key that was rotated away came again before its end; sent once for each key.
+    ApiKeyUsedAfterRotation = "apikey_used_after_rotation", Info;
     /// An API key was revoked.
     ApiKeyRevoked = "apikey_revoked", Info;
     /// An API key was refused.

@@ -17,6 +17,8 @@ pub(crate) struct Pace {
     pub(crate) gate: &'static str,
     /// The longest wait for the next frame while somebody reads.
     pub(crate) idle: Duration,
+    /// The fewest bytes for each second in which somebody waited; 0 for none.
+    pub(crate) min_rate: u64,
     /// The longest time from the request's head to the body's end.
     pub(crate) total: Duration,
 }
@@ -29,6 +31,17 @@ impl Pace {
     pub(super) fn stalled(&self) -> Rejection {
         Rejection::new(RejectionKind::Timeout, self.gate, "body_stalled")
             .with_detail("The body stopped arriving.")
+    }
+
+    fn trickled(&self) -> Rejection {
+        Rejection::new(RejectionKind::Timeout, self.gate, "body_trickled")
+            .with_detail("The body arrived too slowly.")
+    }
+
+    /// How long a reader may have waited for `bytes` in all: as long as for one frame at least.
+    fn patience(&self, bytes: u64) -> Option<Duration> {
+        let seconds = bytes.checked_div(self.min_rate)?;
+        Some(Duration::from_secs(seconds).max(self.idle))
     }
 
     pub(super) fn too_slow(&self) -> Rejection {
@@ -44,6 +57,9 @@ pub(super) struct Pacer {
     pace: Pace,
     deadline: Option<Instant>,
     waiting_since: Option<Instant>,
+    /// How long the reader has waited in all, before `waiting_since`.
+    waited: Duration,
+    bytes: u64,
     timer: Timer,
 }
 
@@ -53,33 +69,45 @@ impl Pacer {
             deadline: pace.deadline(start),
             pace,
             waiting_since: None,
+            waited: Duration::ZERO,
+            bytes: 0,
             timer: Timer::default(),
         }
     }
 
-    /// A frame came.
-    pub(super) fn progress(&mut self) {
-        self.waiting_since = None;
+    /// That many bytes came. An empty frame is no progress.
+    #[inline]
+    pub(super) fn progress(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        if self.waiting_since.is_some() && bytes > 0 {
+            self.arrived();
+        }
+    }
+
+    #[cold]
+    fn arrived(&mut self) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited = self.waited.saturating_add(since.elapsed());
+        }
     }
 
     /// No frame is ready: pending while there is time, ready with the refusal when there is none.
     pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let idle = since.checked_add(self.pace.idle);
-        let due = match (idle, self.deadline) {
-            (Some(idle), Some(total)) => idle.min(total),
-            (idle, total) => match idle.or(total) {
-                Some(due) => due,
-                None => return Poll::Pending,
-            },
+        let trickle = self.pace.patience(self.bytes);
+        let dues = [
+            (self.deadline, Pace::too_slow as fn(&Pace) -> Rejection),
+            (since.checked_add(self.pace.idle), Pace::stalled),
+            (
+                trickle.and_then(|all| since.checked_add(all.saturating_sub(self.waited))),
+                Pace::trickled,
+            ),
+        ];
+        let dues = dues.into_iter().filter_map(|(due, why)| Some((due?, why)));
+        let Some((due, why)) = dues.min_by_key(|(due, _)| *due) else {
+            return Poll::Pending;
         };
-        self.timer.poll_until(due, cx).map(|()| {
-            if self.deadline.is_some_and(|deadline| deadline <= due) {
-                self.pace.too_slow()
-            } else {
-                self.pace.stalled()
-            }
-        })
+        self.timer.poll_until(due, cx).map(|()| why(&self.pace))
     }
 }
 

@@ -57,6 +57,8 @@ pin_project! {
         behind: VecDeque<Frame<Bytes>>,
         // The check saw the whole body and passed it.
         settled: bool,
+        // The body said that there is no more; it is not asked again.
+        exhausted: bool,
     }
 }
 
@@ -70,6 +72,7 @@ impl<A, C> Watched<A, C> {
             inbox: None,
             behind: VecDeque::new(),
             settled: false,
+            exhausted: false,
         }
     }
 }
@@ -166,18 +169,24 @@ where
     ) -> Option<Polled<BoxError>> {
         let piece = match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.pacer.progress();
+                self.pacer.progress(frame.data_ref().map_or(1, Bytes::len));
                 self.inspect(frame)
             }
-            Poll::Ready(None) => self.settle(Ok(None)),
-            Poll::Ready(Some(Err(error))) => match self.check.cut() {
-                Some(rejection) => Err(rejection),
-                None => {
-                    *self.settled = true;
-                    cell.end();
-                    return Some(Poll::Ready(Some(Err(error))));
+            Poll::Ready(None) => {
+                *self.exhausted = true;
+                self.settle(Ok(None))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                *self.exhausted = true;
+                match self.check.cut() {
+                    Some(rejection) => Err(rejection),
+                    None => {
+                        *self.settled = true;
+                        cell.end();
+                        return Some(Poll::Ready(Some(Err(error))));
+                    }
                 }
-            },
+            }
             Poll::Pending => match self.pacer.poll_wait(cx) {
                 Poll::Ready(rejection) => Err(rejection),
                 Poll::Pending => return Some(Poll::Pending),
@@ -244,9 +253,10 @@ where
             *this.inbox = Some(match this.inner.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if !this.inner.is_end_stream()
-                        && frame.data_ref().is_some_and(|data| this.check.glance(data))
+                        && let Some(data) = frame.data_ref()
+                        && this.check.glance(data)
                     {
-                        this.pacer.progress();
+                        this.pacer.progress(data.len());
                         return Poll::Ready(Some(Ok(frame)));
                     }
                     Poll::Ready(Some(Ok(frame)))
@@ -263,7 +273,11 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.project().inner.poll_frame(cx).map_err(Into::into)
+        let this = self.project();
+        if *this.exhausted {
+            return Poll::Ready(None);
+        }
+        this.inner.poll_frame(cx).map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -271,7 +285,7 @@ where
     }
 
     fn is_raw_end(&self) -> bool {
-        self.inner.is_end_stream()
+        self.exhausted || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

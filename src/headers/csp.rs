@@ -130,6 +130,14 @@ words! {
     }
 }
 
+impl Directive {
+    /// Browsers take no `Reporting-Endpoints` over plain HTTP, and beside `report-to` they leave
+    /// `report-uri` alone.
+    const fn needs_https(self) -> bool {
+        matches!(self, Self::UpgradeInsecureRequests | Self::ReportTo)
+    }
+}
+
 impl Csp {
     /// An empty builder.
     pub const fn builder() -> CspBuilder {
@@ -238,7 +246,7 @@ impl Csp {
     fn render(&self, secure: bool, nonce: Option<&str>) -> String {
         let mut text = String::new();
         for (directive, value) in &self.directives {
-            if *directive == Directive::UpgradeInsecureRequests && !secure {
+            if !secure && directive.needs_https() {
                 continue;
             }
             if !text.is_empty() {
@@ -340,7 +348,9 @@ impl CspBuilder {
         self.put(Directive::TrustedTypes, Value::Words(names))
     }
 
-    /// Reports violations to the endpoint that `Reporting-Endpoints` has under this name.
+    /// Reports violations to the endpoint that `Reporting-Endpoints` has under this name. Sent over
+    /// HTTPS alone, as browsers know endpoints of no other page; with
+    /// [`report_uri`](Self::report_uri) beside it, pages over plain HTTP report too.
     pub fn report_to(self, endpoint: impl Into<Cow<'static, str>>) -> Self {
         self.put(Directive::ReportTo, Value::Words(vec![endpoint.into()]))
     }
@@ -645,9 +655,14 @@ mod tests {
             .build()
             .unwrap();
         assert_eq!(
-            text(&csp, false),
+            text(&csp, true),
             "sandbox allow-forms allow-scripts;require-trusted-types-for 'script';\
              trusted-types default dompurify;report-to csp;report-uri /csp-report"
+        );
+        assert_eq!(
+            text(&csp, false),
+            "sandbox allow-forms allow-scripts;require-trusted-types-for 'script';\
+             trusted-types default dompurify;report-uri /csp-report"
         );
     }
 

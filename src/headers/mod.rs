@@ -36,6 +36,25 @@
 //! | `X-Frame-Options` | `DENY` | `DENY` |
 //! | `X-Permitted-Cross-Domain-Policies` | `none` | `none` |
 //!
+//! From the OWASP Secure Headers Project's list (`ci/headers_add.json`) they differ so:
+//!
+//! - `Cache-Control: no-store` stands on errors, on answers to credentials and on pages with a nonce,
+//!   not on all: public pages and assets may be kept. `max-age=0` adds nothing to `no-store`.
+//! - `Clear-Site-Data` on every answer would log the user out with each; see [`ClearSiteData`].
+//! - `Content-Security-Policy` denies all that is not named where theirs allows the own origin, so
+//!   that a file that a user uploaded does not run as a script; `upgrade-insecure-requests` is sent
+//!   over HTTPS alone, and not with what is no page.
+//! - `Cross-Origin-Embedder-Policy` is not sent; see below.
+//! - `Permissions-Policy` leaves the browser's default, the page itself, to what acts on the page
+//!   alone (`fullscreen`, `picture-in-picture`, `screen-wake-lock`, `web-share`, `clipboard-write`,
+//!   `gamepad`, `keyboard-map`), to passkeys (`publickey-credentials-get`), and to what denying
+//!   breaks or no browser knows (`cross-origin-isolated`, `sync-xhr`, `unload`, `interest-cohort`).
+//!   It denies `browsing-topics`, `local-fonts` and `window-management` beyond theirs.
+//! - `Referrer-Policy` of pages is `same-origin`; see below.
+//! - `X-Frame-Options` is spelt `DENY`.
+//! - Of the names that they would have removed, `Server` and `X-Powered-By` are; others are named by
+//!   [`Profile::strip`], since only a proxy further out can take away what it adds itself.
+//!
 //! `Referrer-Policy` is `same-origin` for pages, because under `no-referrer` a browser sends
 //! `Origin: null` with a page's own form posts, and no check of origins can tell them from a
 //! stranger's. `Cross-Origin-Embedder-Policy` is left out: it breaks pages that embed others and

@@ -5,8 +5,8 @@ use std::{fmt, mem, sync::Arc};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{
-        AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY,
-        CONTENT_TYPE, STRICT_TRANSPORT_SECURITY,
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
+        CONTENT_SECURITY_POLICY_REPORT_ONLY, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY,
     },
 };
 
@@ -101,18 +101,18 @@ impl SecurityHeaders {
         let head = Head::of(request);
         let secure = Client::of(head).is_some_and(Client::is_secure);
         let no_store = (self.inner.no_store_when)(head);
-        let outer_nonce = head.extensions.get::<CspNonce>().cloned();
-        let nested = outer_nonce.is_some() || head.extensions.get::<Guarded>().is_some();
-        let nonce = if !self.inner.gives_nonce {
-            None
-        } else if outer_nonce.is_some() {
-            outer_nonce
-        } else {
-            let nonce = CspNonce::new();
-            request.extensions_mut().insert(nonce.clone());
-            Some(nonce)
+        let nested = head.extensions.get::<Guarded>().is_some();
+        let given = head.extensions.get::<CspNonce>().filter(|_| nested);
+        let nonce = match (self.inner.gives_nonce, given) {
+            (false, _) => None,
+            (true, Some(outer)) => Some(outer.clone()),
+            (true, None) => {
+                let nonce = CspNonce::new();
+                request.extensions_mut().insert(nonce.clone());
+                Some(nonce)
+            }
         };
-        if !nested && nonce.is_none() {
+        if !nested {
             request.extensions_mut().insert(Guarded);
         }
         Pending {
@@ -142,6 +142,9 @@ impl SecurityHeaders {
     }
 
     fn rendered(&self, status: StatusCode, headers: &HeaderMap) -> &Rendered {
+        if Arc::ptr_eq(&self.inner.html, &self.inner.api) {
+            return &self.inner.api;
+        }
         match headers.get(CONTENT_TYPE) {
             Some(value) if is_page(value.as_bytes()) => &self.inner.html,
             None if status == StatusCode::NOT_MODIFIED => &self.inner.common,
@@ -249,14 +252,19 @@ impl Pending {
                 self.no_store || nonced || rendered.errors_not_stored && error
             });
 
-        let mut headers = rendered.maps[index(self.secure, no_store)].clone();
+        let given = mem::take(response.headers_mut());
+        let maps = match given.is_empty() {
+            true => &rendered.maps,
+            false => &rendered.roomy,
+        };
+        let mut headers = maps[index(self.secure, no_store)].clone();
         if let Some(nonce) = nonce.filter(|_| nonced) {
             // A cache would put a 304's policy on the page that it holds, whose nonce is another.
             let nonce = (status != StatusCode::NOT_MODIFIED).then_some(nonce);
             rendered.csp[usize::from(self.secure)].write(nonce, &mut headers);
         }
-        let given = mem::replace(response.headers_mut(), headers);
-        rendered.add(given, response.headers_mut());
+        rendered.add(given, &mut headers);
+        *response.headers_mut() = headers;
 
         if let Some(overrides) = overrides {
             for name in &overrides.without {
@@ -280,6 +288,9 @@ struct Applied;
 /// A profile as finished maps: over plain HTTP or HTTPS, to be stored or not.
 struct Rendered {
     maps: [HeaderMap; 4],
+    /// The same with [`ROOM`] at the end: a clone has room for so many headers of the handler, and
+    /// need not grow, which would move all that is in it.
+    roomy: [HeaderMap; 4],
     /// Over plain HTTP, over HTTPS.
     csp: [Policies; 2],
     overriding: Vec<HeaderName>,
@@ -308,8 +319,13 @@ impl Rendered {
             if no_store {
                 map.insert(CACHE_CONTROL, NO_STORE);
             }
-            // A clone has room for so many headers of the handler without a new table.
-            map.reserve(ROOM);
+            map
+        };
+        let roomy = |mut map: HeaderMap| {
+            map.reserve(ROOM.len() + SLOTS);
+            for name in ROOM {
+                map.insert(name, HeaderValue::from_static(""));
+            }
             map
         };
         let maps = [
@@ -321,6 +337,7 @@ impl Rendered {
         let mut overriding = profile.overriding;
         overriding.retain(|name| maps.iter().any(|map| map.contains_key(name)));
         Self {
+            roomy: maps.clone().map(roomy),
             maps,
             csp,
             overriding,
@@ -333,6 +350,12 @@ impl Rendered {
     fn add(&self, given: HeaderMap, headers: &mut HeaderMap) {
         if given.is_empty() {
             return;
+        }
+        for name in ROOM {
+            // A look at a few names is cheaper than the hash of one.
+            if !given.keys().any(|own| *own == name) {
+                headers.remove(&name);
+            }
         }
         let mut dropping = false;
         headers.extend(given.into_iter().filter(|(name, _)| {
@@ -431,4 +454,6 @@ fn is_page(content_type: &[u8]) -> bool {
 }
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const ROOM: usize = 8;
+/// What most handlers set, and no profile can.
+const ROOM: [HeaderName; 2] = [CONTENT_LENGTH, CONTENT_TYPE];
+const SLOTS: usize = 8;

@@ -53,6 +53,7 @@
 mod layer;
 mod policy;
 
+pub(crate) use self::{layer::redirect, policy::Verdict};
 pub use self::{
     layer::{Https, HttpsLayer},
     policy::HttpsPolicy,

@@ -90,6 +90,16 @@ impl HttpsPolicy {
         }
     }
 
+    /// The hosts that are served; `None` for any.
+    pub(crate) fn hosts(&self) -> Option<&[Box<str>]> {
+        self.hosts.as_deref()
+    }
+
+    /// Where plain HTTP is sent, if anywhere.
+    pub(crate) fn redirects_to(&self) -> Option<&Origin> {
+        self.redirect.then_some(&self.origin)
+    }
+
     /// Judges a request by its head.
     pub(crate) fn decide(&self, head: Head<'_>) -> Verdict {
         if self.exempt.is_some_and(|exempt| exempt(head)) {

@@ -12,6 +12,9 @@ use crate::{head::Head, rejection::Rejection};
 pub(crate) trait Authenticate: Send + Sync {
     /// Who sends a request: nothing where the request goes on as it is.
     fn authenticate(&self, head: Head<'_>) -> Result<Option<Grant>, Rejection>;
+
+    /// The cookies that tokens are read from, which browsers send by themselves.
+    fn cookies(&self) -> Vec<&str>;
 }
 
 /// What an admitted request gets.

@@ -1,7 +1,7 @@
 //! Tokens that were verified, so that the same token costs its signature once.
 
 use std::{
-    any::Any,
+    any::{Any, TypeId},
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -45,7 +45,8 @@ impl CacheLimits {
         self
     }
 
-    /// The most bytes that the remembered tokens take, with their claims as they stand in them.
+    /// The most bytes that the remembered tokens take, with all that is kept of them but what the
+    /// application's type holds on the heap.
     pub const fn with_bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
@@ -68,9 +69,17 @@ pub(crate) struct Cache {
 
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<u128, Entry, BuildHasherDefault<Digested>>,
-    order: VecDeque<u128>,
+    entries: HashMap<Place, Entry, BuildHasherDefault<Digested>>,
+    /// Oldest first.
+    order: VecDeque<Place>,
     bytes: usize,
+}
+
+/// Where a token stands, as claims of one type.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+struct Place {
+    digest: u128,
+    claims: TypeId,
 }
 
 struct Entry {
@@ -99,22 +108,22 @@ impl Cache {
     /// says still stands. One whose key is gone is forgotten.
     pub(crate) fn recall<C>(
         &self,
-        token: &str,
+        token: &[u8],
         still_has: impl Fn(&Arc<Prepared>) -> bool,
     ) -> Option<Verified<C>>
     where
         C: Send + Sync + 'static,
     {
-        let place = place(token);
+        let place = Place::of::<C>(token);
         let shard = self.shard(place);
         let known = shard.read().unwrap_or_else(PoisonError::into_inner);
         let entry = known.entries.get(&place)?;
-        if *entry.token != *token {
+        if *entry.token.as_bytes() != *token {
             return None;
         }
         if !still_has(&entry.key) {
             drop(known);
-            self.forget(token);
+            self.forget::<C>(token);
             return None;
         }
         let inner = Arc::clone(&entry.verified).downcast::<Inner<C>>().ok()?;
@@ -128,11 +137,11 @@ impl Cache {
         let shards = self.shards.len();
         let max_entries = self.limits.entries / shards;
         let max_bytes = self.limits.bytes / shards;
-        let bytes = token.len() + verified.json().len() + ENTRY_BYTES;
+        let bytes = token.len() + verified.bytes() + size_of::<Entry>() + 3 * size_of::<Place>();
         if max_entries == 0 || bytes > max_bytes {
             return;
         }
-        let place = place(token);
+        let place = Place::of::<C>(token.as_bytes());
         let entry = Entry {
             token: Zeroizing::new(token.to_owned()),
             verified: verified.clone().into_inner(),
@@ -152,8 +161,8 @@ impl Cache {
         }
     }
 
-    pub(crate) fn forget(&self, token: &str) {
-        let place = place(token);
+    pub(crate) fn forget<C: 'static>(&self, token: &[u8]) {
+        let place = Place::of::<C>(token);
         self.write(place).remove(place);
     }
 
@@ -165,11 +174,11 @@ impl Cache {
             .sum()
     }
 
-    fn shard(&self, place: u128) -> &RwLock<Shard> {
-        &self.shards[(place >> 64) as usize % self.shards.len()]
+    fn shard(&self, place: Place) -> &RwLock<Shard> {
+        &self.shards[(place.digest >> 64) as usize % self.shards.len()]
     }
 
-    fn write(&self, place: u128) -> RwLockWriteGuard<'_, Shard> {
+    fn write(&self, place: Place) -> RwLockWriteGuard<'_, Shard> {
         self.shard(place)
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -177,7 +186,7 @@ impl Cache {
 }
 
 impl Shard {
-    fn remove(&mut self, place: u128) {
+    fn remove(&mut self, place: Place) {
         if let Some(entry) = self.entries.remove(&place) {
             self.bytes -= entry.bytes;
             // The oldest goes first; anything else is rare, and the order is short.
@@ -189,13 +198,17 @@ impl Shard {
     }
 }
 
-fn place(token: &str) -> u128 {
-    let bytes = token.as_bytes();
-    let end = &bytes[bytes.len().saturating_sub(SIGNATURE_END)..];
-    digest(Domain::Token, end)
+impl Place {
+    fn of<C: 'static>(token: &[u8]) -> Self {
+        let end = &token[token.len().saturating_sub(SIGNATURE_END)..];
+        Self {
+            digest: digest(Domain::Token, end),
+            claims: TypeId::of::<C>(),
+        }
+    }
 }
 
-/// Passes a digest on: it is keyed and even already.
+/// Passes a digest on: it is keyed and even already, and so is that of a type.
 #[derive(Default)]
 struct Digested(u64);
 
@@ -210,13 +223,15 @@ impl Hasher for Digested {
         }
     }
 
+    fn write_u64(&mut self, digest: u64) {
+        self.0 ^= digest;
+    }
+
     fn write_u128(&mut self, digest: u128) {
-        self.0 = digest as u64;
+        self.0 ^= digest as u64;
     }
 }
 
-/// 258 bits of a signature in base64url.
-const SIGNATURE_END: usize = 43;
+/// More than 128 bits of a signature in base64url: enough to tell tokens apart.
+const SIGNATURE_END: usize = 23;
 const MAX_SHARDS: usize = 16;
-/// What an entry takes beside its texts.
-const ENTRY_BYTES: usize = 512;

@@ -175,6 +175,21 @@ impl<'a> Registered<'a> {
     }
 }
 
+/// Whether claims that a policy asks for are there.
+pub(crate) fn check_presence(
+    json: &Json<'_>,
+    required: &[&'static str],
+) -> Result<(), VerifyError> {
+    let is_there = |required: &str| {
+        json.members()
+            .any(|(name, value)| name == required && *value != Json::Null)
+    };
+    match required.iter().find(|name| !is_there(name)) {
+        Some(name) => Err(VerifyError::MissingClaim(name)),
+        None => Ok(()),
+    }
+}
+
 /// Whether a token with these times counts at `now`. Asked again on every use of a cached token.
 pub(crate) fn check_time(
     config: &Config,

@@ -2,7 +2,7 @@
 
 use std::{
     error, fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -170,10 +170,18 @@ struct Config {
 
 /// The keys, which clones of an issuer share.
 struct Signing {
+    /// Changed under the lock of the others alone.
     active: RwLock<Arc<Active>>,
-    /// Those that are published and do not sign, with when they stopped.
-    others: Mutex<Vec<(VerifyingKey, Option<UnixMillis>)>>,
+    others: Mutex<Vec<Other>>,
     set: KeySet,
+}
+
+/// A key that is published and does not sign.
+#[derive(Clone)]
+struct Other {
+    key: VerifyingKey,
+    /// When it stopped signing; one that is announced has not begun to.
+    retired: Option<UnixMillis>,
 }
 
 /// The key that signs.
@@ -286,9 +294,17 @@ impl Issuer {
     /// When the key is not usable or has another key's id.
     pub fn announce(&self, key: &SigningKey) -> Result<(), ConfigError> {
         let key = key.verifying_key(self.config.provider)?;
-        self.config
-            .signing
-            .publish(|others| others.push((key, None)))
+        let signing = &*self.config.signing;
+        let mut others = signing.others();
+        if signing.active().verifying_key.is(&key) {
+            return Ok(());
+        }
+        let mut next = others.clone();
+        next.retain(|other| !other.key.is(&key));
+        next.push(Other { key, retired: None });
+        signing.publish(&signing.active(), &next)?;
+        *others = next;
+        Ok(())
     }
 
     /// Signs with `key` from now on. The key before it stays in the [key set](Self::key_set) for as
@@ -297,25 +313,54 @@ impl Issuer {
     /// # Errors
     /// When the key is not usable or has another key's id; the key before it then signs on.
     pub fn rotate(&self, key: &SigningKey, now: UnixMillis) -> Result<(), ConfigError> {
-        let next = Active::prepare(self.config.provider, key)?;
-        let signing = &self.config.signing;
+        let active = Arc::new(Active::prepare(self.config.provider, key)?);
+        let signing = &*self.config.signing;
+        let mut others = signing.others();
         let before = signing.active().verifying_key.clone();
-        // Verifiers know the key before it signs.
-        let announced = next.verifying_key.clone();
-        signing.publish(|others| {
-            others.retain(|(other, retired)| {
-                let over = retired.is_some_and(|at| now > at.saturating_add(OVERLAP));
-                let is_named_alike = other.id() == announced.id();
-                !(over || is_named_alike && other.algorithm() == announced.algorithm())
+        let mut next = others.clone();
+        if !before.is(&active.verifying_key) {
+            next.push(Other {
+                key: before,
+                retired: Some(now),
             });
-            others.push((announced, None));
-            others.push((before, Some(now)));
-        })?;
+        }
+        next.retain(|other| {
+            let over = other
+                .retired
+                .is_some_and(|at| now > at.saturating_add(OVERLAP));
+            !over && !other.key.is(&active.verifying_key)
+        });
+        // Verifiers know the key before it signs.
+        signing.publish(&active, &next)?;
+        *others = next;
         *signing
             .active
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+            .unwrap_or_else(PoisonError::into_inner) = active;
         Ok(())
+    }
+
+    /// Takes back at once the keys of an id: announced ones, or ones before, as when a private key
+    /// got out. Their tokens are refused from now on, elsewhere when the set is fetched again.
+    /// Whether there was one.
+    ///
+    /// # Errors
+    /// When the key signs: [rotate](Self::rotate) first.
+    pub fn withdraw(&self, id: &str) -> Result<bool, ConfigError> {
+        let signing = &*self.config.signing;
+        let mut others = signing.others();
+        let active = signing.active();
+        if active.verifying_key.id() == Some(id) {
+            return Err(ConfigError::new("key", "signs; rotate first"));
+        }
+        let mut next = others.clone();
+        next.retain(|other| other.key.id() != Some(id));
+        if next.len() == others.len() {
+            return Ok(false);
+        }
+        signing.publish(&active, &next)?;
+        *others = next;
+        Ok(true)
     }
 
     pub(crate) fn published(&self) -> Vec<VerifyingKey> {
@@ -394,38 +439,26 @@ impl Signing {
         Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn others(&self) -> MutexGuard<'_, Vec<Other>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn published(&self) -> Vec<VerifyingKey> {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        self.with_active(&others)
+        let others = self.others();
+        published(&self.active(), &others)
     }
 
-    /// Changes the keys that do not sign, or nothing at all.
-    fn publish(
-        &self,
-        change: impl FnOnce(&mut Vec<(VerifyingKey, Option<UnixMillis>)>),
-    ) -> Result<(), ConfigError> {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = others.clone();
-        change(&mut next);
-        self.set.replace(self.with_active(&next))?;
-        *others = next;
-        Ok(())
+    fn publish(&self, active: &Active, others: &[Other]) -> Result<(), ConfigError> {
+        self.set.replace(published(active, others))
     }
+}
 
-    fn with_active(&self, others: &[(VerifyingKey, Option<UnixMillis>)]) -> Vec<VerifyingKey> {
-        let mut keys = vec![self.active().verifying_key.clone()];
-        for (key, _) in others {
-            let known = |other: &VerifyingKey| {
-                other.id() == key.id()
-                    && other.algorithm() == key.algorithm()
-                    && other.material().thumbprint() == key.material().thumbprint()
-            };
-            if !keys.iter().any(known) {
-                keys.push(key.clone());
-            }
-        }
-        keys
-    }
+fn published(active: &Active, others: &[Other]) -> Vec<VerifyingKey> {
+    let others = others.iter().map(|other| &other.key);
+    std::iter::once(&active.verifying_key)
+        .chain(others)
+        .cloned()
+        .collect()
 }
 
 impl fmt::Debug for Issuer {

@@ -41,16 +41,19 @@ pub(crate) enum JsonError {
 impl<'a> Json<'a> {
     /// Reads an object.
     pub(crate) fn object(text: &'a str) -> Result<Self, JsonError> {
+        let duplicate = Cell::new(false);
+        let mut json = Self::Null;
         let reader = Reader {
-            duplicate: &Cell::new(false),
+            slot: &mut json,
+            duplicate: &duplicate,
         };
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let read = reader
             .deserialize(&mut deserializer)
-            .and_then(|json| deserializer.end().map(|()| json));
+            .and_then(|()| deserializer.end());
         match read {
-            Ok(json @ Self::Object(_)) => Ok(json),
-            Err(_) if reader.duplicate.get() => Err(JsonError::DuplicateMember),
+            Ok(()) if matches!(json, Self::Object(_)) => Ok(json),
+            Err(_) if duplicate.get() => Err(JsonError::DuplicateMember),
             _ => Err(JsonError::NotAnObject),
         }
     }
@@ -71,64 +74,81 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Builds the tree. The flag tells a duplicate from any other fault of the text.
-#[derive(Clone, Copy)]
-struct Reader<'f> {
-    duplicate: &'f Cell<bool>,
+/// Writes a value into its place in the tree: each is written once, where returning it would move
+/// it from hand to hand. The flag tells a duplicate from any other fault of the text.
+struct Reader<'r, 'a> {
+    slot: &'r mut Json<'a>,
+    duplicate: &'r Cell<bool>,
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
-    type Value = Json<'de>;
+impl<'de> DeserializeSeed<'de> for Reader<'_, 'de> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
-    type Value = Json<'de>;
+impl<'de> Visitor<'de> for Reader<'_, 'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
-        Ok(Json::Null)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        *self.slot = Json::Null;
+        Ok(())
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
-        Ok(Json::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        *self.slot = Json::Bool(value);
+        Ok(())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Signed(value))
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        *self.slot = Json::Signed(value);
+        Ok(())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
-        Ok(Json::Unsigned(value))
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        *self.slot = Json::Unsigned(value);
+        Ok(())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
-        Ok(Json::Float(value))
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        *self.slot = Json::Float(value);
+        Ok(())
     }
 
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Borrowed(value)))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<(), E> {
+        *self.slot = Json::Text(Cow::Borrowed(value));
+        Ok(())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Owned(value.to_owned())))
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        *self.slot = Json::Text(Cow::Owned(value.to_owned()));
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = list.next_element_seed(self)? {
-            items.push(item);
+        let mut item = Json::Null;
+        loop {
+            let reader = Reader {
+                slot: &mut item,
+                duplicate: self.duplicate,
+            };
+            if list.next_element_seed(reader)?.is_none() {
+                break;
+            }
+            items.push(std::mem::replace(&mut item, Json::Null));
         }
-        Ok(Json::List(items))
+        *self.slot = Json::List(items);
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut members: Vec<(Cow<'de, str>, Json<'de>)> = Vec::new();
         let mut sketches = 0u64;
         let mut seen: Option<HashSet<Cow<'de, str>>> = None;
@@ -136,7 +156,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if members.is_empty() {
                 if name == NUMBER && numbers_come_as_maps() {
                     let digits = map.next_value::<Cow<'de, str>>()?;
-                    return number(&digits).ok_or_else(|| A::Error::custom("number"));
+                    *self.slot = number(&digits).ok_or_else(|| A::Error::custom("number"))?;
+                    return Ok(());
                 }
                 members.reserve(USUAL_MEMBERS);
             }
@@ -153,13 +174,19 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 self.duplicate.set(true);
                 return Err(A::Error::custom("duplicate member"));
             }
-            let value = map.next_value_seed(self)?;
-            members.push((name, value));
+            members.push((name, Json::Null));
+            if let Some((_, slot)) = members.last_mut() {
+                map.next_value_seed(Reader {
+                    slot,
+                    duplicate: self.duplicate,
+                })?;
+            }
             if seen.is_none() && members.len() > COMPARED_ONE_BY_ONE {
                 seen = Some(members.iter().map(|(name, _)| name.clone()).collect());
             }
         }
-        Ok(Json::Object(Object { members }))
+        *self.slot = Json::Object(Object { members });
+        Ok(())
     }
 }
 

@@ -37,8 +37,8 @@ struct Shared {
     missing: OnceLock<Box<Missing>>,
 }
 
-/// Hears of the id.
-type Missing = dyn Fn(&str) + Send + Sync;
+/// Hears of an id, and says whether there could be such a key of that algorithm.
+type Missing = dyn Fn(&str, Algorithm) -> bool + Send + Sync;
 
 impl KeySet {
     /// These keys.
@@ -183,9 +183,12 @@ impl KeySet {
         let _ = self.shared.missing.set(hook);
     }
 
-    pub(crate) fn report_missing(&self, id: &str) {
-        if let Some(hook) = self.shared.missing.get() {
-            hook(id);
+    /// Has a key looked for that is not here, and says what its lack is.
+    pub(crate) fn look_for(&self, header: &Header<'_>, lack: VerifyError) -> VerifyError {
+        match (self.shared.missing.get(), header.key_id()) {
+            // An issuer may turn to an algorithm that it had no key for.
+            (Some(hook), Some(id)) if hook(id, header.algorithm) => VerifyError::UnknownKey,
+            _ => lack,
         }
     }
 
@@ -211,15 +214,24 @@ impl KeySet {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.current().all).finish()
+        f.debug_list().entries(self.current().keys()).finish()
     }
 }
 
 /// A set of keys that does not change.
 pub(crate) struct Keys {
-    all: Vec<Arc<Prepared>>,
+    all: Vec<Slot>,
     /// When keys that came from elsewhere are too old to be trusted.
     usable_until: Option<UnixMillis>,
+}
+
+/// A key in its set.
+pub(crate) struct Slot {
+    pub(crate) key: Arc<Prepared>,
+    /// The header of a token that this key verified. An issuer writes the same header time after
+    /// time, and one that is known byte for byte need not be read again. Which key a header chooses
+    /// depends on the set, so it is forgotten with it.
+    known_header: OnceLock<KnownHeader>,
 }
 
 /// A key, ready to be used.
@@ -228,9 +240,6 @@ pub(crate) struct Prepared {
     pub(crate) algorithm: Algorithm,
     thumbprint: [u8; 32],
     verifier: Box<dyn Verifier>,
-    /// The header of a token that this key verified. An issuer writes the same header time after
-    /// time, and one that is known byte for byte need not be read again.
-    known_header: OnceLock<KnownHeader>,
 }
 
 struct KnownHeader {
@@ -277,8 +286,7 @@ impl Next {
         // A key that stays is the same key: what was verified with it stays verified.
         let stays = self
             .before
-            .all
-            .iter()
+            .keys()
             .filter(has_its_name)
             .find(|other| other.thumbprint == thumbprint);
         if let Some(same) = stays {
@@ -294,7 +302,6 @@ impl Next {
             algorithm: key.algorithm(),
             thumbprint,
             verifier,
-            known_header: OnceLock::new(),
         }));
         Ok(())
     }
@@ -310,13 +317,17 @@ impl Next {
             return refuse("secrets and public keys do not stand in one set");
         }
         Ok(Keys {
-            all: self.all,
+            all: self.all.into_iter().map(Slot::new).collect(),
             usable_until,
         })
     }
 }
 
 impl Keys {
+    fn keys(&self) -> impl Iterator<Item = &Arc<Prepared>> {
+        self.all.iter().map(|slot| &slot.key)
+    }
+
     /// Whether there are keys that may be used at `now`.
     pub(crate) fn check(&self, now: UnixMillis) -> Result<(), VerifyError> {
         if self.all.is_empty() || self.usable_until.is_some_and(|until| now >= until) {
@@ -327,14 +338,14 @@ impl Keys {
 
     /// Whether a key that verified something is one of these.
     fn contains(&self, key: &Arc<Prepared>) -> bool {
-        self.all.iter().any(|other| Arc::ptr_eq(other, key))
+        self.keys().any(|other| Arc::ptr_eq(other, key))
     }
 
     /// The key that a header segment is known from, and the token's kind.
-    pub(crate) fn recall(&self, segment: &str) -> Option<(&Arc<Prepared>, TokenKind)> {
-        self.all.iter().find_map(|key| {
-            let known = key.known_header.get()?;
-            (*known.segment == *segment).then_some((key, known.kind))
+    pub(crate) fn recall(&self, segment: &str) -> Option<(&Slot, TokenKind)> {
+        self.all.iter().find_map(|slot| {
+            let known = slot.known_header.get()?;
+            (*known.segment == *segment).then_some((slot, known.kind))
         })
     }
 
@@ -343,22 +354,22 @@ impl Keys {
         let matching = || {
             self.all
                 .iter()
-                .filter(|key| key.algorithm == header.algorithm)
+                .filter(|slot| slot.key.algorithm == header.algorithm)
         };
         if matching().next().is_none() {
             return Err(VerifyError::AlgorithmNotAllowed);
         }
-        let is_named = |key: &Arc<Prepared>| key.id.as_deref() == header.key_id();
+        let is_named = |slot: &Slot| slot.key.id.as_deref() == header.key_id();
         let any_named = header.key_id().is_some() && matching().any(is_named);
-        let fits = |key: &&Arc<Prepared>| match header.key_id() {
-            Some(_) if any_named => is_named(key),
+        let fits = |slot: &&Slot| match header.key_id() {
+            Some(_) if any_named => is_named(slot),
             // A key without an id stands for every id that is no other key's.
-            Some(_) => key.id.is_none(),
+            Some(_) => slot.key.id.is_none(),
             None => true,
         };
         let mut found = [None; MAX_CANDIDATES];
-        for (place, key) in found.iter_mut().zip(matching().filter(fits)) {
-            *place = Some(key);
+        for (place, slot) in found.iter_mut().zip(matching().filter(fits)) {
+            *place = Some(slot);
         }
         if found[0].is_none() {
             return Err(VerifyError::UnknownKey);
@@ -369,18 +380,25 @@ impl Keys {
 
 /// A bounded number of keys: a token cannot buy many signature checks.
 pub(crate) struct Candidates<'a> {
-    found: [Option<&'a Arc<Prepared>>; MAX_CANDIDATES],
+    found: [Option<&'a Slot>; MAX_CANDIDATES],
 }
 
 impl<'a> Candidates<'a> {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a Arc<Prepared>> {
-        self.found.iter().map_while(|key| *key)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a Slot> {
+        self.found.iter().map_while(|slot| *slot)
     }
 }
 
-impl Prepared {
+impl Slot {
+    fn new(key: Arc<Prepared>) -> Self {
+        Self {
+            key,
+            known_header: OnceLock::new(),
+        }
+    }
+
     pub(crate) fn verify(&self, message: &str, signature: &[u8]) -> bool {
-        self.verifier.verify(message.as_bytes(), signature)
+        self.key.verifier.verify(message.as_bytes(), signature)
     }
 
     /// Remembers the header of a token that this key verified.

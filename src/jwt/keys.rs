@@ -148,6 +148,13 @@ impl VerifyingKey {
         self
     }
 
+    /// Whether it is the very same key under the same name.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.algorithm == other.algorithm
+            && self.material.thumbprint() == other.material.thumbprint()
+    }
+
     /// The key's name.
     #[must_use]
     pub fn id(&self) -> Option<&str> {

@@ -9,7 +9,7 @@ use super::{
     authenticate::{Authenticate, Grant},
     challenge::Challenge,
     service::Jwt,
-    source::{self, TokenSource},
+    source::{self, CredentialError, TokenSource},
     verified::Verified,
     verifier::Verifier,
 };
@@ -159,12 +159,6 @@ impl<C> JwtLayer<C> {
         &self.config.context
     }
 
-    /// Whether browsers send a token by themselves.
-    #[allow(dead_code, reason = "for whoever puts several gates together")]
-    pub(crate) fn reads_a_cookie(&self) -> bool {
-        self.config.sources.iter().any(TokenSource::is_cookie)
-    }
-
     fn removed(&self) -> Option<Arc<[TokenSource]>> {
         self.config
             .remove_token
@@ -205,6 +199,11 @@ where
         }
         Err(rejection)
     }
+
+    fn cookies(&self) -> Vec<&str> {
+        let sources = self.config.sources.iter();
+        sources.filter_map(TokenSource::as_cookie).collect()
+    }
 }
 
 impl<C> JwtLayer<C>
@@ -220,8 +219,14 @@ where
         };
         let verified = config
             .verifier
-            .verify_as::<C>(&token, config.context.wall())
-            .map_err(|error| config.challenge.refused(error))?;
+            .verify_bytes::<C>(&token, config.context.wall())
+            .map_err(|error| {
+                if source::is_b64token(&token) {
+                    config.challenge.refused(error)
+                } else {
+                    config.challenge.credentials(CredentialError::Malformed)
+                }
+            })?;
         if let Some(deny_list) = &config.deny_list {
             // A token that does not say when it was made is older than any denial.
             let issued_at = verified.issued_at().map_or(i64::MIN, |at| at.as_secs());

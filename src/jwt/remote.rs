@@ -3,7 +3,7 @@
 use std::{
     error, fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Family},
     crypto::default_provider,
     jwks::{Jwks, SkippedKey},
     key_set::KeySet,
@@ -48,13 +48,13 @@ use crate::{
 #[must_use]
 pub struct RemoteKeys {
     shared: Arc<Shared>,
-    allowed: Vec<Algorithm>,
     policy: RefreshPolicy,
     set: KeySet,
 }
 
 struct Shared {
     context: Context,
+    allowed: RwLock<Vec<Algorithm>>,
     refresh: Mutex<Refresh>,
     wake: Notify,
 }
@@ -119,25 +119,33 @@ impl RemoteKeys {
         let shared = Arc::new(Shared {
             refresh: Mutex::new(Refresh::new(policy, context.monotonic())),
             context,
+            allowed: RwLock::new(Algorithm::PUBLIC.to_vec()),
             wake: Notify::new(),
         });
         let asked = Arc::downgrade(&shared);
-        set.on_missing(Box::new(move |id| {
-            if let Some(shared) = asked.upgrade() {
-                shared.missing(id);
-            }
+        set.on_missing(Box::new(move |id, algorithm| {
+            asked
+                .upgrade()
+                .is_some_and(|shared| shared.missing(id, algorithm))
         }));
         Ok(Self {
             shared,
-            allowed: Algorithm::PUBLIC.to_vec(),
             policy,
             set,
         })
     }
 
     /// Takes keys of these algorithms alone. Secrets are never taken from elsewhere.
-    pub fn with_algorithms(mut self, allowed: impl IntoIterator<Item = Algorithm>) -> Self {
-        self.allowed = allowed.into_iter().collect();
+    pub fn with_algorithms(self, allowed: impl IntoIterator<Item = Algorithm>) -> Self {
+        let public = allowed
+            .into_iter()
+            .filter(|algorithm| algorithm.family() != Family::Hmac)
+            .collect();
+        *self
+            .shared
+            .allowed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = public;
         self
     }
 
@@ -182,13 +190,7 @@ impl RemoteKeys {
         if fetched.body.len() > MAX_SET_BYTES {
             return Err(FetchError);
         }
-        let public: Vec<_> = self
-            .allowed
-            .iter()
-            .copied()
-            .filter(|algorithm| algorithm.family() != super::algorithm::Family::Hmac)
-            .collect();
-        let jwks = Jwks::parse(&fetched.body, &public).map_err(|_| FetchError)?;
+        let jwks = Jwks::parse(&fetched.body, &self.shared.allowed()).map_err(|_| FetchError)?;
         let until = self
             .shared
             .context
@@ -229,12 +231,20 @@ impl Shared {
         refresh.wait(now)
     }
 
-    fn missing(&self, id: &str) {
+    fn allowed(&self) -> RwLockReadGuard<'_, Vec<Algorithm>> {
+        self.allowed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missing(&self, id: &str, algorithm: Algorithm) -> bool {
+        if !self.allowed().contains(&algorithm) {
+            return false;
+        }
         let now = self.context.monotonic();
         let mut refresh = self.refresh.lock().unwrap_or_else(PoisonError::into_inner);
         if refresh.missing(id_digest(id), now) {
             self.wake.notify_one();
         }
+        true
     }
 
     fn failed(&self) {

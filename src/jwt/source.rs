@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use crate::{error::ConfigError, head::Head};
+use crate::{cookie, error::ConfigError, head::Head};
 
 /// A place where a request may carry its token.
 ///
@@ -87,17 +87,11 @@ impl TokenSource {
         }
     }
 
-    fn find<'a>(&self, head: Head<'a>) -> Result<Option<Cow<'a, str>>, CredentialError> {
+    fn find<'a>(&self, head: Head<'a>) -> Result<Option<Cow<'a, [u8]>>, CredentialError> {
         match &self.place {
             Place::Bearer => Ok(bearer(head.headers)?.map(Cow::Borrowed)),
             Place::Cookie(name) => {
-                let cookies = head.headers.get_all(COOKIE).iter();
-                only_one(
-                    cookies
-                        .flat_map(|field| cookies_of(field.as_bytes()))
-                        .filter_map(|cookie| cookie_value(cookie, name))
-                        .filter(|value| !value.is_empty()),
-                )
+                only_one(cookie::values(head.headers, name).filter(|value| !value.is_empty()))
             }
             Place::WebSocketProtocol(prefix) => {
                 let fields = head.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
@@ -107,7 +101,7 @@ impl TokenSource {
                         .filter_map(|item| item.trim_ascii().strip_prefix(prefix.as_bytes())),
                 )
             }
-            Place::Custom(find) => Ok(find(head).map(Cow::Owned)),
+            Place::Custom(find) => Ok(find(head).map(|token| Cow::Owned(token.into_bytes()))),
         }
     }
 
@@ -119,8 +113,8 @@ impl TokenSource {
                     headers.remove(AUTHORIZATION);
                 }
             }
-            Place::Cookie(name) => rebuild(headers, &COOKIE, b';', |cookie| {
-                cookie_value(cookie, name).is_some()
+            Place::Cookie(name) => rebuild(headers, &COOKIE, b';', |pair| {
+                cookie::value(pair, name).is_some()
             }),
             Place::WebSocketProtocol(prefix) => {
                 rebuild(headers, &SEC_WEBSOCKET_PROTOCOL, b',', |item| {
@@ -131,10 +125,12 @@ impl TokenSource {
         }
     }
 
-    /// Whether browsers send the token by themselves.
-    #[allow(dead_code, reason = "for whoever puts several gates together")]
-    pub(crate) fn is_cookie(&self) -> bool {
-        matches!(self.place, Place::Cookie(_))
+    /// The cookie that is the place: browsers send it by themselves.
+    pub(crate) fn as_cookie(&self) -> Option<&str> {
+        match &self.place {
+            Place::Cookie(name) => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -151,11 +147,12 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// The one token of a request, if it has one.
+/// The one token of a request, if it has one. What it is made of is not looked at: one that holds
+/// is made of the right characters, and of one that does not hold [`is_b64token`] tells.
 pub(crate) fn find<'a>(
     sources: &[TokenSource],
     head: Head<'a>,
-) -> Result<Option<Cow<'a, str>>, CredentialError> {
+) -> Result<Option<Cow<'a, [u8]>>, CredentialError> {
     let mut found = None;
     for source in sources {
         if let Some(token) = source.find(head)?
@@ -169,7 +166,7 @@ pub(crate) fn find<'a>(
 
 /// The token of an `Authorization: Bearer` field, if there is one. Fields of other schemes are not
 /// ours.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialError> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialError> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let Some(field) = fields.next() else {
         return Ok(None);
@@ -187,27 +184,19 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialError> {
         return Ok(None);
     }
     let spaces = credentials.iter().take_while(|byte| **byte == b' ').count();
-    token68(&credentials[spaces..]).map(Some)
+    Ok(Some(&credentials[spaces..]))
 }
 
 fn only_one<'a>(
     mut found: impl Iterator<Item = &'a [u8]>,
-) -> Result<Option<Cow<'a, str>>, CredentialError> {
+) -> Result<Option<Cow<'a, [u8]>>, CredentialError> {
     let Some(token) = found.next() else {
         return Ok(None);
     };
     if found.next().is_some() {
         return Err(CredentialError::Several);
     }
-    token68(token).map(|token| Some(Cow::Borrowed(token)))
-}
-
-fn cookies_of(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
-}
-
-fn cookie_value<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+    Ok(Some(Cow::Borrowed(token)))
 }
 
 /// Writes the fields of one name anew, without the items that are the token's.
@@ -234,27 +223,12 @@ fn rebuild(
     }
 }
 
-/// `b64token` of RFC 6750 section 2.1: base64 of any alphabet, then padding.
-fn token68(token: &[u8]) -> Result<&str, CredentialError> {
+/// Whether it is a `b64token` (RFC 6750 section 2.1): base64 of any alphabet, then padding.
+pub(crate) fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = &token[..token.len() - padding];
-    // Without an early end, so that many bytes are looked at in one step.
-    let is_base64 = body.iter().fold(true, |so_far, byte| {
-        so_far
-            & (byte.is_ascii_lowercase()
-                | byte.is_ascii_uppercase()
-                | byte.is_ascii_digit()
-                | (*byte == b'-')
-                | (*byte == b'.')
-                | (*byte == b'_')
-                | (*byte == b'~')
-                | (*byte == b'+')
-                | (*byte == b'/'))
-    });
-    if body.is_empty() || !is_base64 {
-        return Err(CredentialError::Malformed);
-    }
-    str::from_utf8(token).map_err(|_| CredentialError::Malformed)
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
+    !body.is_empty() && body.iter().all(is_base64)
 }
 
 #[cfg(test)]
@@ -277,7 +251,10 @@ mod tests {
         fields: &[(http::HeaderName, &[u8])],
     ) -> Result<Option<String>, CredentialError> {
         let request = request(fields);
-        find(sources, Head::of(&request)).map(|token| token.map(Cow::into_owned))
+        match find(sources, Head::of(&request))? {
+            Some(token) if !is_b64token(&token) => Err(CredentialError::Malformed),
+            token => Ok(token.map(|token| String::from_utf8(token.into_owned()).unwrap())),
+        }
     }
 
     fn read_bearer(fields: &[&[u8]]) -> Result<Option<String>, CredentialError> {

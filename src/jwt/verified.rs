@@ -49,6 +49,11 @@ impl<C> Verified<C> {
         self.inner
     }
 
+    /// The memory that it takes, but for what the claims hold on the heap.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Inner<C>>() + self.identity().bytes()
+    }
+
     pub(crate) fn token(&self) -> &Token {
         &self.inner.token
     }

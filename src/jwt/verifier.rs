@@ -8,6 +8,7 @@ use std::{
 };
 
 use base64::{DecodeSliceError, Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use memchr::memchr_iter;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     error::VerifyError,
     header::{Header, TokenKind, TokenTypes},
     json::Json,
-    key_set::{KeySet, Keys, Prepared},
+    key_set::{KeySet, Keys, Prepared, Slot},
     verified::{Token, Verified},
 };
 use crate::{error::ConfigError, identity::Identity, time::UnixMillis};
@@ -99,6 +100,7 @@ pub(crate) struct Config {
     pub(crate) leeway: Duration,
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: usize,
+    required: Arc<[&'static str]>,
 }
 
 /// An issuer and its keys. A key never counts for another issuer's token (RFC 8725 section 3.8).
@@ -131,6 +133,7 @@ impl Verifier {
                 leeway: Duration::ZERO,
                 max_age: None,
                 max_bytes: MAX_TOKEN_BYTES,
+                required: Arc::default(),
             }),
         })
     }
@@ -198,6 +201,13 @@ impl Verifier {
         self.with(|config| config.max_age = Some(max_age))
     }
 
+    /// Refuses tokens without these claims, or with `null` for one. `sub` and `exp` are always
+    /// required, `iss` and `aud` unless opted out of. RFC 9068 section 2.2 has issuers write
+    /// `iat`, `jti` and `client_id` too.
+    pub fn with_required_claims(self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.with(|config| config.required = names.into_iter().collect())
+    }
+
     /// Reads no token longer than this. 8 KiB by default.
     pub fn with_max_token_bytes(self, bytes: usize) -> Self {
         self.with(|config| config.max_bytes = bytes)
@@ -219,31 +229,54 @@ impl Verifier {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let config = &*self.config;
-        if let Some(known) = self.recall(token, now)? {
-            return Ok(known);
+        match self.recall(token.as_bytes(), now)? {
+            Some(known) => Ok(known),
+            None => self.verify_anew(token, now),
         }
-        let signed = Jws::split(token, config.max_bytes)?;
-        // With several issuers, the one that is read before the signature chooses the keys and
-        // nothing else.
-        let (trust, early) = match config.trusts.as_slice() {
-            [only] => (only, None),
-            several => {
-                let text = signed.payload_text()?;
-                (trust_of(several, &text)?, Some(text))
+    }
+
+    /// As [`verify_as`](Self::verify_as), for what may be no text at all.
+    pub(crate) fn verify_bytes<C>(
+        &self,
+        token: &[u8],
+        now: UnixMillis,
+    ) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        match self.recall(token, now)? {
+            Some(known) => Ok(known),
+            None => {
+                let token = str::from_utf8(token).map_err(|_| VerifyError::Malformed)?;
+                self.verify_anew(token, now)
             }
-        };
-        let keys = trust.keys.current();
-        keys.check(now)?;
-        let (key, kind) = signed.verify(&keys, &trust.keys)?;
-        if !config.types.accept(kind) {
-            return Err(VerifyError::WrongType);
         }
-        key.remember(signed.header, kind);
-        let text = early.map_or_else(|| signed.payload_text(), Ok)?;
+    }
+
+    fn verify_anew<C>(&self, token: &str, now: UnixMillis) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let config = &*self.config;
+        let signed = Jws::split(token, config.max_bytes)?;
+        // Of several issuers, the one that is read before the signature chooses the keys and
+        // nothing else.
+        let only = match config.trusts.as_slice() {
+            [only] => Some((only, self.signer(&signed, only, now)?)),
+            _ => None,
+        };
+        let text = signed.payload_text()?;
         let json = Json::object(&text)?;
         let registered = Registered::read(&json)?;
+        let (trust, key) = match only {
+            Some(only) => only,
+            None => {
+                let trust = trust_of(&config.trusts, registered.issuer)?;
+                (trust, self.signer(&signed, trust, now)?)
+            }
+        };
         registered.check(config, trust, now)?;
+        claims::check_presence(&json, &config.required)?;
         let claims = fill(&json)?;
         let expires_at = registered.expires_at;
         let (issued_at, not_before) = (registered.issued_at, registered.not_before);
@@ -265,13 +298,30 @@ impl Verifier {
             claims,
         );
         if let Some(cache) = &config.cache {
-            cache.remember(token, &verified, key);
+            cache.remember(token, &verified, &key);
         }
         Ok(verified)
     }
 
+    /// The key of an issuer that signed a token of a type that is accepted.
+    fn signer(
+        &self,
+        signed: &Jws<'_>,
+        trust: &Trust,
+        now: UnixMillis,
+    ) -> Result<Arc<Prepared>, VerifyError> {
+        let keys = trust.keys.current();
+        keys.check(now)?;
+        let (slot, kind) = signed.verify(&keys, &trust.keys)?;
+        if !self.config.types.accept(kind) {
+            return Err(VerifyError::WrongType);
+        }
+        slot.remember(signed.header, kind);
+        Ok(Arc::clone(&slot.key))
+    }
+
     /// A token that was verified before, held to everything but its signature.
-    fn recall<C>(&self, token: &str, now: UnixMillis) -> Result<Option<Verified<C>>, VerifyError>
+    fn recall<C>(&self, token: &[u8], now: UnixMillis) -> Result<Option<Verified<C>>, VerifyError>
     where
         C: Send + Sync + 'static,
     {
@@ -294,7 +344,7 @@ impl Verifier {
             verified.issued_at(),
         );
         if let Err(error) = checked {
-            cache.forget(token);
+            cache.forget::<C>(token);
             return Err(error);
         }
         Ok(Some(verified))
@@ -351,11 +401,12 @@ impl<'a> Jws<'a> {
         if token.len() > max_bytes {
             return Err(VerifyError::TooLarge);
         }
-        let (header, rest) = token.split_once('.').ok_or(VerifyError::Malformed)?;
-        let (payload, signature) = rest.split_once('.').ok_or(VerifyError::Malformed)?;
-        if signature.contains('.') {
+        let mut dots = memchr_iter(b'.', token.as_bytes());
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err(VerifyError::Malformed);
-        }
+        };
+        let (header, payload) = (&token[..first], &token[first + 1..second]);
+        let signature = &token[second + 1..];
         if header.len() > MAX_HEADER_CHARS || signature.len() > MAX_SIGNATURE_CHARS {
             return Err(VerifyError::TooLarge);
         }
@@ -363,7 +414,7 @@ impl<'a> Jws<'a> {
             header,
             payload,
             signature,
-            message: &token[..header.len() + 1 + payload.len()],
+            message: &token[..second],
         })
     }
 
@@ -372,31 +423,29 @@ impl<'a> Jws<'a> {
         &self,
         keys: &'k Keys,
         set: &KeySet,
-    ) -> Result<(&'k Arc<Prepared>, TokenKind), VerifyError> {
+    ) -> Result<(&'k Slot, TokenKind), VerifyError> {
         let mut buffer = [0; MAX_SIGNATURE_BYTES];
         let signature = decode(self.signature, &mut buffer)?;
         let known = keys.recall(self.header);
-        if let Some((key, kind)) = known
-            && key.verify(self.message, signature)
+        if let Some((slot, kind)) = known
+            && slot.verify(self.message, signature)
         {
-            return Ok((key, kind));
+            return Ok((slot, kind));
         }
         let mut header = [0; MAX_HEADER_BYTES];
         let header = decode(self.header, &mut header)?;
         let header = str::from_utf8(header).map_err(|_| VerifyError::Malformed)?;
         let json = Json::object(header)?;
         let header = Header::of(&json)?;
-        let candidates = keys.candidates(&header).inspect_err(|error| {
-            if let (VerifyError::UnknownKey, Some(id)) = (error, header.key_id()) {
-                set.report_missing(id);
-            }
-        })?;
-        let tried = |key: &Arc<Prepared>| known.is_some_and(|(other, _)| Arc::ptr_eq(key, other));
+        let candidates = keys
+            .candidates(&header)
+            .map_err(|lack| set.look_for(&header, lack))?;
+        let tried = |slot: &Slot| known.is_some_and(|(other, _)| std::ptr::eq(slot, other));
         candidates
             .iter()
-            .filter(|key| !tried(key))
-            .find(|key| key.verify(self.message, signature))
-            .map(|key| (key, header.kind))
+            .filter(|slot| !tried(slot))
+            .find(|slot| slot.verify(self.message, signature))
+            .map(|slot| (slot, header.kind))
             .ok_or(VerifyError::BadSignature)
     }
 
@@ -421,11 +470,8 @@ fn decode<'b>(text: &str, buffer: &'b mut [u8]) -> Result<&'b [u8], VerifyError>
 }
 
 /// Whose token it says that it is.
-fn trust_of<'t>(trusts: &'t [Trust], payload: &str) -> Result<&'t Trust, VerifyError> {
-    let json = Json::object(payload)?;
-    let issuer = Registered::read(&json)?
-        .issuer
-        .ok_or(VerifyError::MissingClaim("iss"))?;
+fn trust_of<'t>(trusts: &'t [Trust], issuer: Option<&str>) -> Result<&'t Trust, VerifyError> {
+    let issuer = issuer.ok_or(VerifyError::MissingClaim("iss"))?;
     trusts
         .iter()
         .find(|trust| trust.issuer.accepts(issuer))

@@ -36,27 +36,73 @@ pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
         }
         value.extend_from_slice(limit.item());
         value.extend_from_slice(b";q=");
-        value.extend_from_slice(Digits::of(limit.current().into()).as_bytes());
+        Number::of(limit.current().into()).write(&mut value);
         value.extend_from_slice(b";w=");
-        let window = limit.policy().window().as_nanos() as u64;
-        value.extend_from_slice(Digits::of(seconds(window)).as_bytes());
+        Number::of(seconds(limit.policy().window().as_nanos() as u64)).write(&mut value);
     }
-    header_value(value)
+    header_value(value.into())
 }
 
 /// The value of `RateLimit`: what one policy leaves, and the seconds until it leaves more. `item` is
 /// the policy's name as [`item`] writes it.
 #[inline]
 pub(super) fn limit_value(item: &[u8], units: u32, more_in: u64) -> HeaderValue {
-    let (units, seconds) = (Digits::of(units.into()), Digits::of(seconds(more_in)));
-    let (units, seconds) = (units.as_bytes(), seconds.as_bytes());
-    let mut value = Vec::with_capacity(item.len() + units.len() + seconds.len() + 6);
-    value.extend_from_slice(item);
-    value.extend_from_slice(b";r=");
-    value.extend_from_slice(units);
-    value.extend_from_slice(b";t=");
-    value.extend_from_slice(seconds);
-    header_value(value)
+    let state = State::of(item, units, more_in);
+    let mut value = Vec::with_capacity(state.len());
+    state.write(&mut value);
+    header_value(value.into())
+}
+
+/// The values of `RateLimit` and of `Retry-After` of a refusal that stands for `wait` nanoseconds.
+pub(super) fn refused_values(
+    item: &[u8],
+    units: u32,
+    more_in: u64,
+    wait: u64,
+) -> (HeaderValue, HeaderValue) {
+    let state = State::of(item, units, more_in);
+    let retry_after = Number::of(seconds(wait).max(1));
+    // One allocation holds both.
+    let mut text = Vec::with_capacity(state.len() + retry_after.digits);
+    state.write(&mut text);
+    retry_after.write(&mut text);
+    let text = Bytes::from(text);
+    (
+        header_value(text.slice(..state.len())),
+        header_value(text.slice(state.len()..)),
+    )
+}
+
+/// One policy's item in `RateLimit`.
+struct State<'a> {
+    item: &'a [u8],
+    units: Number,
+    more_in: Number,
+}
+
+impl<'a> State<'a> {
+    #[inline]
+    fn of(item: &'a [u8], units: u32, more_in: u64) -> Self {
+        Self {
+            item,
+            units: Number::of(units.into()),
+            more_in: Number::of(seconds(more_in)),
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.item.len() + self.units.digits + self.more_in.digits + 6
+    }
+
+    #[inline]
+    fn write(&self, text: &mut Vec<u8>) {
+        text.extend_from_slice(self.item);
+        text.extend_from_slice(b";r=");
+        self.units.write(text);
+        text.extend_from_slice(b";t=");
+        self.more_in.write(text);
+    }
 }
 
 /// A policy's name as a String of RFC 9651 section 3.3.3: `"` and `\` escaped, in quotes.
@@ -99,35 +145,43 @@ pub(super) fn seconds(nanos: u64) -> u64 {
     nanos.div_ceil(NANOS_PER_SECOND)
 }
 
-/// Decimal digits, without `fmt`, which costs more than all the rest of a field.
-struct Digits {
-    digits: [u8; 20],
-    start: usize,
+/// A number in decimal digits, without `fmt`, which costs more than all the rest of a field.
+struct Number {
+    number: u64,
+    digits: usize,
 }
 
-impl Digits {
+impl Number {
     #[inline]
-    fn of(mut number: u64) -> Self {
-        let mut digits = [b'0'; 20];
-        let mut start = digits.len() - 1;
-        while number > 9 {
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            start -= 1;
+    fn of(number: u64) -> Self {
+        let log = match u32::try_from(number) {
+            Ok(number) => number.checked_ilog10(),
+            Err(_) => number.checked_ilog10(),
+        };
+        Self {
+            number,
+            digits: log.unwrap_or(0) as usize + 1,
         }
-        digits[start] = b'0' + number as u8;
-        Self { digits, start }
     }
 
     #[inline]
-    fn as_bytes(&self) -> &[u8] {
-        &self.digits[self.start..]
+    fn write(&self, text: &mut Vec<u8>) {
+        let start = text.len();
+        text.resize(start + self.digits, b'0');
+        let mut rest = self.number;
+        for digit in text[start..].iter_mut().rev() {
+            // Most numbers are small, and those are divided faster.
+            (*digit, rest) = match u32::try_from(rest) {
+                Ok(small) => (b'0' + (small % 10) as u8, (small / 10).into()),
+                Err(_) => (b'0' + (rest % 10) as u8, rest / 10),
+            };
+        }
     }
 }
 
 #[inline]
-fn header_value(value: Vec<u8>) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(value)).expect("a field of printable ASCII")
+fn header_value(value: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(value).expect("a field of printable ASCII")
 }
 
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

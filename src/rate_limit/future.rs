@@ -51,16 +51,30 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Admitted { inner, admitted } => {
-                // Changed where it stands: each move of a response costs 20 ns.
-                let mut answer = inner.poll(cx);
-                if let Poll::Ready(Ok(response)) = &mut answer {
-                    admitted.finish(response);
-                }
-                answer
-            }
+            // The answer goes straight to the caller where nothing is written into it: each move of
+            // a response costs 20 ns.
+            StateProjection::Admitted { inner, admitted } if !admitted.has_more() => inner.poll(cx),
+            StateProjection::Admitted { inner, admitted } => finish(inner, admitted, cx),
             StateProjection::Refused { refusal } => refusal.poll(cx).map(Ok),
         }
+    }
+}
+
+#[inline(never)]
+fn finish<F, B, E>(
+    inner: Pin<&mut F>,
+    admitted: &Admitted,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<B>, E>>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    match inner.poll(cx) {
+        Poll::Ready(Ok(mut response)) => {
+            admitted.finish(&mut response);
+            Poll::Ready(Ok(response))
+        }
+        answer => answer,
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use http::Extensions;
+
 use crate::{
     client::Client,
     head::Head,
@@ -82,6 +84,16 @@ impl Key {
         Self::digest(Domain::Custom, &bytes)
     }
 
+    /// The client's of a request, when it is known.
+    #[inline]
+    pub(super) fn of_client(extensions: &Extensions) -> Option<Self> {
+        Client::see(extensions, |ip| match ip {
+            Some(IpAddr::V4(ip)) => Self(Kind::V4(ip.to_bits())),
+            Some(ip) => Self::client(*ip),
+            None => Self::LOCAL,
+        })
+    }
+
     /// The bucket of requests that have no key.
     pub(super) const MISSING: Self = Self(Kind::Digest([0, 0]));
 
@@ -125,6 +137,7 @@ pub(super) enum KeySource {
 }
 
 impl KeySource {
+    #[inline]
     pub(super) fn is_client(&self) -> bool {
         matches!(self, Self::Client)
     }
@@ -132,7 +145,7 @@ impl KeySource {
     #[inline]
     pub(super) fn key(&self, head: Head<'_>) -> Option<Key> {
         match self {
-            Self::Client => Some(Client::of(head)?.ip().map_or(Key::LOCAL, Key::client)),
+            Self::Client => Key::of_client(head.extensions),
             Self::Subject => Some(Key::subject(head.extensions.get::<Identity>()?.subject())),
             Self::Custom(key) => key(head),
         }

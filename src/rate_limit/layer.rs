@@ -6,17 +6,21 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::RETRY_AFTER,
+};
 use tower_layer::Layer;
 
 use super::{
     fields::{
         FieldsVersion, LegacyReset, RATELIMIT, RATELIMIT_POLICY, legacy, limit_value, policy_value,
+        refused_values,
     },
     handle::Handle,
     limits::{Binding, Decision, Limit, Outcome, Receipt, Refused, check},
     policy::Policy,
     service::RateLimit,
+    store::Denied,
     window::Left,
 };
 use crate::{
@@ -51,6 +55,8 @@ pub(super) struct Config {
     policy_value: HeaderValue,
     /// The same after so many changes of limits.
     changed_value: Arc<Mutex<(u64, HeaderValue)>>,
+    /// The refusal by each policy alone, but for what depends on the moment.
+    refusals: Box<[Rejection]>,
 }
 
 impl RateLimitLayer {
@@ -128,35 +134,25 @@ impl RateLimitLayer {
     /// Charges a request to every policy, or says why it is refused.
     #[inline]
     pub(crate) fn decide(&self, head: Head<'_>, now: Monotonic) -> Result<Admitted, Rejection> {
-        let config = &*self.config;
-        if config.only_if.is_some_and(|applies| !applies(head)) {
-            return Ok(Admitted { after: None });
+        match self.config.charge(head.extensions, now) {
+            Some(Ok(left)) => Ok(self.admitted_alone(left)),
+            Some(Err(denied)) => Err(self.config.refuse_alone(denied)),
+            None => self.decide_together(head, now),
         }
-        let want_left = config.fields.is_some();
-        if let [limit] = &config.limits[..]
-            && let Some(left) = limit.charge(head, now, want_left)
-        {
-            return Ok(Admitted {
-                after: want_left.then(|| After {
-                    config: Arc::clone(&self.config),
-                    binding: Some(Binding { policy: 0, left }),
-                    receipts: None,
-                }),
-            });
-        }
-        self.decide_together(head, now, want_left)
     }
 
     /// The decision of several policies, and of whatever is not a matter of one slot.
     #[inline(never)]
-    fn decide_together(
+    pub(super) fn decide_together(
         &self,
         head: Head<'_>,
         now: Monotonic,
-        want_left: bool,
     ) -> Result<Admitted, Rejection> {
         let config = &*self.config;
-        match check(&config.limits, head, now, want_left, || {
+        if config.only_if.is_some_and(|applies| !applies(head)) {
+            return Ok(Admitted::default());
+        }
+        match check(&config.limits, head, now, config.fields.is_some(), || {
             config.tell("missing_key", EventKind::Misconfigured, None);
         }) {
             Decision::Admitted(outcome) => Ok(self.admitted(outcome, head)),
@@ -167,6 +163,17 @@ impl RateLimitLayer {
                 "missing_key",
             )),
         }
+    }
+
+    /// What the layer's only policy leaves.
+    #[inline]
+    pub(super) fn admitted_alone(&self, left: Left) -> Admitted {
+        let after = self.config.fields.map(|_| After {
+            config: Arc::clone(&self.config),
+            binding: Some(Binding { policy: 0, left }),
+            receipts: None,
+        });
+        Admitted { after }
     }
 
     fn admitted(&self, outcome: Outcome, head: Head<'_>) -> Admitted {
@@ -187,6 +194,7 @@ impl RateLimitLayer {
         }
     }
 
+    #[inline]
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -231,29 +239,44 @@ impl<S> Layer<S> for RateLimitLayer {
 ///
 /// Dropped without a response, the charge stays.
 #[must_use]
+#[derive(Default)]
 pub(crate) struct Admitted {
     after: Option<After>,
 }
 
+/// Small, since it moves with every response.
 struct After {
     config: Arc<Config>,
     binding: Option<Binding>,
-    /// Boxed, since few policies give anything back and every response carries this.
+    /// Boxed, since few policies give anything back.
     receipts: Option<Box<[Receipt]>>,
 }
 
 impl Admitted {
+    /// Whether the response is for anything.
+    #[inline]
+    pub(super) fn has_more(&self) -> bool {
+        self.after.is_some()
+    }
+
     /// Gives back what the response's status earns, and writes the fields. Once.
     #[inline]
     pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
         if let Some(after) = &self.after {
-            after.refund(response.status());
-            after.write(response.headers_mut());
+            after.finish(response.status(), response.headers_mut());
         }
     }
 }
 
 impl After {
+    #[inline(never)]
+    fn finish(&self, status: StatusCode, headers: &mut HeaderMap) {
+        self.refund(status);
+        if let Some(binding) = self.binding {
+            self.config.write(binding, headers);
+        }
+    }
+
     fn refund(&self, status: StatusCode) {
         let Some(receipts) = &self.receipts else {
             return;
@@ -266,14 +289,6 @@ impl After {
             }
         }
     }
-
-    fn write(&self, headers: &mut HeaderMap) {
-        if let Some(binding) = self.binding {
-            self.config.write(binding, |name, value| {
-                headers.append(name, value);
-            });
-        }
-    }
 }
 
 impl Config {
@@ -282,6 +297,9 @@ impl Config {
         Self {
             changed_value: Arc::new(Mutex::new((0, policy_value.clone()))),
             policy_value,
+            refusals: (0..limits.len())
+                .map(|index| refusal(&limits, &[index]).with_body_ahead())
+                .collect(),
             limits,
             context,
             only_if: None,
@@ -298,17 +316,21 @@ impl Config {
 
     /// Writes the fields of one policy's state.
     #[inline]
-    fn write(&self, binding: Binding, mut write: impl FnMut(HeaderName, HeaderValue)) {
+    fn write(&self, binding: Binding, headers: &mut HeaderMap) {
         let limit = &self.limits[binding.policy as usize];
         let Left { units, more_in } = binding.left;
         let more_in = shown(more_in, limit.policy().window());
-        write(RATELIMIT_POLICY, self.policy_value());
-        write(RATELIMIT, limit_value(limit.item(), units, more_in));
-        if let Some(reset) = self.legacy {
-            let now = self.context.wall();
-            for (name, value) in legacy(reset, limit.current(), units, more_in, now) {
-                write(name, value);
-            }
+        headers.append(RATELIMIT_POLICY, self.policy_value());
+        headers.append(RATELIMIT, limit_value(limit.item(), units, more_in));
+        if self.legacy.is_some() {
+            self.write_legacy(binding, more_in, headers);
+        }
+    }
+
+    #[cold]
+    fn write_legacy(&self, binding: Binding, more_in: u64, headers: &mut HeaderMap) {
+        for (name, value) in self.legacy(binding, more_in).into_iter().flatten() {
+            headers.append(name, value);
         }
     }
 
@@ -332,27 +354,71 @@ impl Config {
         held.1.clone()
     }
 
+    /// Charges a request to the only policy, when that is a matter of one slot.
+    #[inline]
+    pub(super) fn charge(
+        &self,
+        extensions: &Extensions,
+        now: Monotonic,
+    ) -> Option<Result<Left, Denied>> {
+        match &self.limits[..] {
+            [limit] if self.only_if.is_none() => {
+                limit.charge(extensions, now, self.fields.is_some())
+            }
+            _ => None,
+        }
+    }
+
+    /// The refusal by the only policy.
+    #[cold]
+    pub(super) fn refuse_alone(&self, denied: Denied) -> Rejection {
+        let Denied { wait, left } = denied;
+        let binding = Binding { policy: 0, left };
+        self.refuse_for(&self.refusals[0], binding, wait)
+    }
+
     #[cold]
     pub(super) fn refuse(&self, refused: &Refused) -> Rejection {
-        let mut binding = refused.binding;
-        // What the client may not use now is not left to it, and more is what lets it in.
-        binding.left.more_in = refused.wait;
-        let names = refused.policies.iter().map(|index| {
-            let policy = self.limits[*index].policy();
-            Arc::clone(policy.shared_name())
-        });
-        let rejection = Rejection::new(RejectionKind::RateLimited, GATE, "exceeded")
-            .with_problem_type(QUOTA_EXCEEDED)
-            .with_violated_policies(names)
-            .with_retry_after(Duration::from_nanos(refused.wait));
-        let mut headers = Vec::new();
-        self.write(binding, |name, value| headers.push((name, value)));
-        headers
-            .into_iter()
-            .fold(rejection, |rejection, (name, value)| {
-                rejection.with_header(name, value)
-            })
+        let (binding, wait) = (refused.binding, refused.wait);
+        match &refused.policies[..] {
+            [policy] => self.refuse_for(&self.refusals[*policy], binding, wait),
+            policies => self.refuse_for(&refusal(&self.limits, policies), binding, wait),
+        }
     }
+
+    /// Adds what depends on the moment.
+    fn refuse_for(&self, rejection: &Rejection, binding: Binding, wait: u64) -> Rejection {
+        let limit = &self.limits[binding.policy as usize];
+        // What the client may not use now is not left to it, and more is what lets it in.
+        let units = binding.left.units;
+        let more_in = shown(wait, limit.policy().window());
+        let (state, retry_after) = refused_values(limit.item(), units, more_in, wait);
+        let mut fields = Vec::with_capacity(if self.legacy.is_some() { 6 } else { 3 });
+        fields.push((RETRY_AFTER, retry_after));
+        fields.push((RATELIMIT_POLICY, self.policy_value()));
+        fields.push((RATELIMIT, state));
+        fields.extend(self.legacy(binding, more_in).into_iter().flatten());
+        rejection.having(fields)
+    }
+
+    fn legacy(&self, binding: Binding, more_in: u64) -> Option<[(HeaderName, HeaderValue); 3]> {
+        let limit = &self.limits[binding.policy as usize];
+        self.legacy.map(|reset| {
+            let now = self.context.wall();
+            legacy(reset, limit.current(), binding.left.units, more_in, now)
+        })
+    }
+}
+
+/// The refusal by some of the policies, but for what depends on the moment.
+fn refusal(limits: &[Arc<Limit>], policies: &[usize]) -> Rejection {
+    let names = policies.iter().map(|index| {
+        let policy = limits[*index].policy();
+        Arc::clone(policy.shared_name())
+    });
+    Rejection::new(RejectionKind::RateLimited, GATE, "exceeded")
+        .with_problem_type(QUOTA_EXCEEDED)
+        .with_violated_policies(names)
 }
 
 /// A wait without the rounding of the log's ticks, so that a window of 900 s reads as 900 and not

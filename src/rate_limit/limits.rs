@@ -9,11 +9,13 @@ use std::{
     },
 };
 
+use http::Extensions;
+
 use super::{
     fields::item,
     key::{Key, Kind},
     policy::{MissingKey, Policy},
-    store::{Address, AddressKind, Store},
+    store::{Address, AddressKind, Denied, Store},
     window::{Charged, Left},
 };
 use crate::{head::Head, time::Monotonic};
@@ -21,6 +23,7 @@ use crate::{head::Head, time::Monotonic};
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
     policy: Policy,
+    is_plain: bool,
     /// The name as it stands in the fields.
     item: Box<[u8]>,
     /// The limit in force, which may have changed since the policy was made.
@@ -93,6 +96,7 @@ impl Limit {
             sites: Store::new(AddressKind::Site, policy.counter(site), site, capacity),
             digests: Store::new(AddressKind::Digest, counter, limit, capacity),
             item: item(policy.name()).into(),
+            is_plain: policy.is_plain(),
             policy,
             missing_told: AtomicBool::new(false),
             shadow_refusals: AtomicU64::new(0),
@@ -107,19 +111,23 @@ impl Limit {
         &self.item
     }
 
-    /// Charges a request when that is a matter of one slot that exists; `None` says nothing but
-    /// that it takes [`check`] to find out.
+    /// Charges a request when that is a matter of one slot; `None` says nothing but that it takes
+    /// [`check`] to find out.
     #[inline]
-    pub(super) fn charge(&self, head: Head<'_>, now: Monotonic, want_left: bool) -> Option<Left> {
-        if !self.policy.is_plain() {
+    pub(super) fn charge(
+        &self,
+        extensions: &Extensions,
+        now: Monotonic,
+        want_left: bool,
+    ) -> Option<Result<Left, Denied>> {
+        if !self.is_plain {
             return None;
         }
-        let (store, address) = match self.policy.source().key(head)?.0 {
-            Kind::V4(bits) => (&self.v4, Address::v4(bits)),
-            Kind::Digest(bits) => (&self.digests, Address::digest(bits)),
-            Kind::V6(_) => return None,
+        let Kind::V4(bits) = Key::of_client(extensions)?.0 else {
+            return None;
         };
-        store.charge(address, now.as_nanos(), self.policy.cost(), want_left)
+        let (address, cost) = (Address::v4(bits), self.policy.cost());
+        Some(self.v4.charge(address, now.as_nanos(), cost, want_left))
     }
 
     /// The limit in force.

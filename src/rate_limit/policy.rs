@@ -296,10 +296,9 @@ impl Policy {
         self.shadow
     }
 
-    /// Whether the policy only counts: the same for all keys, nothing given back, not in shadow.
-    #[inline]
+    /// Whether the policy only counts clients: the same for all, nothing given back, not in shadow.
     pub(super) fn is_plain(&self) -> bool {
-        self.quota.is_none() && self.refund.is_none() && !self.shadow
+        self.key.is_client() && self.quota.is_none() && self.refund.is_none() && !self.shadow
     }
 
     /// Whether the policy could have this limit.

@@ -41,9 +41,35 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let context = &self.layer.config().context;
-        match self.layer.decide(Head::of(&request), context.monotonic()) {
+        let config = self.layer.config();
+        // Looks at the extensions alone: a request whose own address is shown around is copied
+        // when it goes on.
+        match config.charge(request.extensions(), config.context.monotonic()) {
             // Built where it is returned: each move of a future costs as much as a lookup.
+            Some(Ok(left)) => RateLimitFuture {
+                state: State::Admitted {
+                    inner: self.inner.call(request),
+                    admitted: self.layer.admitted_alone(left),
+                },
+            },
+            Some(Err(denied)) => refuse(&config.context, request, config.refuse_alone(denied)),
+            None => self.call_together(request),
+        }
+    }
+}
+
+impl<S> RateLimit<S> {
+    /// The way of requests that are not a matter of one slot.
+    #[inline(never)]
+    fn call_together<A, B>(&mut self, request: Request<A>) -> RateLimitFuture<S::Future, B>
+    where
+        S: Service<Request<A>, Response = Response<B>>,
+        A: Body + Send + 'static,
+        B: RejectionBody,
+    {
+        let context = &self.layer.config().context;
+        let now = context.monotonic();
+        match self.layer.decide_together(Head::of(&request), now) {
             Ok(admitted) => RateLimitFuture {
                 state: State::Admitted {
                     inner: self.inner.call(request),
@@ -60,13 +86,13 @@ where
 #[inline(never)]
 fn refuse<F, A, B>(
     context: &context::Context,
-    request: Request<A>,
+    mut request: Request<A>,
     rejection: Rejection,
 ) -> RateLimitFuture<F, B>
 where
     A: Body + Send + 'static,
     B: RejectionBody,
 {
-    let response = context.refuse(&request, rejection);
+    let response = context.refuse_last(&mut request, rejection);
     RateLimitFuture::refused(request, response)
 }

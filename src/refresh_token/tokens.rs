@@ -312,10 +312,20 @@ impl RefreshTokens {
         token: &str,
         client: Option<IpAddr>,
     ) -> Result<Option<SessionRecord>, RefreshError> {
+        self.end_for(EndReason::Logout, token, client).await
+    }
+
+    /// [`end`](Self::end) for another reason than a logout.
+    pub(crate) async fn end_for(
+        &self,
+        reason: EndReason,
+        token: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Option<SessionRecord>, RefreshError> {
         let Ok(token) = self.decode(token, client) else {
             return Ok(None);
         };
-        self.end_session(token.session, EndReason::Logout).await
+        self.end_session(token.session, reason).await
     }
 
     /// Ends a session by its id. `None` when it is not known.

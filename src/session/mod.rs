@@ -7,9 +7,15 @@
 //!    change of the password is never a session;
 //! 2. [`refresh`](Sessions::refresh) trades a refresh token for a new pair, and asks the service's
 //!    [`Subjects`] whether the user still may, and what his access token says;
-//! 3. [`end`](Sessions::end), [`end_one`](Sessions::end_one), [`end_others`](Sessions::end_others)
+//! 3. `change_password` (feature `password`) hashes the new password, ends the other sessions and
+//!    sends the event;
+//! 4. [`end`](Sessions::end), [`end_one`](Sessions::end_one), [`end_others`](Sessions::end_others)
 //!    and [`end_all`](Sessions::end_all) end sessions. Their access tokens die with them, through
 //!    the [`DenyList`](crate::DenyList).
+//!
+//! [`SessionEndpoints`] are services for the routes that clients call: refresh, logout, the list of
+//! sessions and their ends, with refresh tokens in JSON bodies or in a cookie. They know no
+//! framework.
 //!
 //! An access token never outlives its session, and its `sid` is the session's id.
 //!
@@ -44,11 +50,18 @@
 //! # }
 //! ```
 
+mod cookie;
+mod endpoints;
 mod error;
+#[cfg(feature = "password")]
+mod password;
 mod sessions;
 mod subjects;
 
+#[cfg(feature = "password")]
+pub use self::password::{PasswordChange, PasswordChangeError};
 pub use self::{
+    endpoints::{SessionEndpoint, SessionEndpoints, SessionFuture},
     error::SessionError,
     sessions::{Sessions, TokenPair},
     subjects::{Grants, SubjectStatus, Subjects},

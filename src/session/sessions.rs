@@ -15,6 +15,7 @@ use super::{
     subjects::{ErasedSubjects, Grants, SubjectStatus, Subjects},
 };
 use crate::{
+    context::Context,
     deny_list::DenyList,
     event::{EventKind, SecurityEvent},
     jwt::{IssueError, IssuedToken, Issuer},
@@ -173,6 +174,22 @@ impl Sessions {
         Ok(ended)
     }
 
+    /// Ends the session of a refresh token because a login from the same browser takes its place.
+    /// A token that is not known is no fault.
+    ///
+    /// Called once the login's proof held, and before the new session starts.
+    ///
+    /// # Errors
+    /// When the store does not answer: the session may go on, so none should take its place.
+    pub async fn replace(&self, token: &str, client: Option<IpAddr>) -> Result<(), SessionError> {
+        let tokens = &self.inner.tokens;
+        let ended = tokens.end_for(EndReason::Replaced, token, client).await?;
+        if let Some(record) = ended {
+            self.deny(record.id);
+        }
+        Ok(())
+    }
+
     /// Ends one session of `subject`; `false` when he has no such live session.
     ///
     /// # Errors
@@ -231,7 +248,7 @@ impl Sessions {
             .end_subject(subject, keep, EndReason::PasswordChange)
             .await?;
         let event = SecurityEvent::new(EventKind::AuthnPasswordChange).with_subject(subject);
-        self.inner.tokens.context().emit(event);
+        self.context().emit(event);
         Ok(ended)
     }
 
@@ -279,6 +296,10 @@ impl Sessions {
     /// When it does not.
     pub async fn health(&self) -> Result<(), SessionError> {
         Ok(self.inner.tokens.health().await?)
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        self.inner.tokens.context()
     }
 
     async fn finish(&self, id: SessionId, reason: EndReason) -> Result<(), SessionError> {
@@ -349,7 +370,7 @@ impl Sessions {
     }
 
     fn now(&self) -> UnixMillis {
-        self.inner.tokens.context().wall()
+        self.context().wall()
     }
 }
 

@@ -16,6 +16,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::security_stack::Parts;
+#[cfg(feature = "csrf")]
+use crate::csrf::{CsrfPolicy, CsrfTokens};
 #[cfg(feature = "jwt")]
 use crate::jwt::Authenticate;
 #[cfg(feature = "rate-limit")]
@@ -35,9 +37,9 @@ use crate::{
 
 /// What a route asks of a request before its handler runs.
 ///
-/// Whatever the order in which it is written, the order in which it is asked is: limits by client,
-/// the body's stated size, authentication, limits by identity, scopes, the upload's head; the body
-/// itself is watched while the handler reads it. A route takes at most 16 KiB of body within 10 s
+/// Whatever the order in which it is written, the order in which it is asked is: where the request
+/// comes from, limits by client, the body's stated size, authentication, limits by identity, scopes,
+/// the CSRF token, the upload's head; the body itself is watched while the handler reads it. A route takes at most 16 KiB of body within 10 s
 /// unless its guard says otherwise.
 ///
 /// ```
@@ -52,6 +54,8 @@ pub struct Guard {
     limits: Vec<Box<str>>,
     authenticate: bool,
     scopes: Vec<Box<str>>,
+    csrf_strict: bool,
+    csrf_token: bool,
     body: BodyRule,
 }
 
@@ -71,6 +75,8 @@ impl Guard {
             limits: Vec::new(),
             authenticate: false,
             scopes: Vec::new(),
+            csrf_strict: false,
+            csrf_token: false,
             body: BodyRule::Limited(limit),
         }
     }
@@ -91,6 +97,20 @@ impl Guard {
     pub fn scope(mut self, scope: impl Into<Box<str>>) -> Self {
         self.scopes.push(scope.into());
         self.authenticate()
+    }
+
+    /// Refuses unsafe requests that do not say where they come from, whatever they carry, by the
+    /// stack's cross-site rule made strict; charged to no limit. For sensitive routes that browsers
+    /// alone use.
+    pub fn csrf_strict(mut self) -> Self {
+        self.csrf_strict = true;
+        self
+    }
+
+    /// Refuses unsafe requests without an `X-CSRF-Token` of the session, by the stack's tokens.
+    pub fn csrf_token(mut self) -> Self {
+        self.csrf_token = true;
+        self
     }
 
     /// Takes at most `max_bytes` of body, within 10 s.
@@ -138,6 +158,8 @@ enum Choice {
 /// A guard with the parts that it asks.
 struct Route {
     context: Context,
+    #[cfg(feature = "csrf")]
+    csrf: Option<CsrfPolicy>,
     #[cfg(feature = "rate-limit")]
     by_client: Option<RateLimitLayer>,
     #[cfg(feature = "rate-limit")]
@@ -145,11 +167,29 @@ struct Route {
     #[cfg(feature = "jwt")]
     authentication: Option<Arc<dyn Authenticate>>,
     scopes: Option<RequireScopeLayer>,
+    #[cfg(feature = "csrf")]
+    csrf_tokens: Option<CsrfTokens>,
     body: BodyRule,
 }
 
 impl GuardLayer {
     pub(super) fn new(parts: &Parts, guard: Guard) -> Result<Self, ConfigError> {
+        #[cfg(feature = "csrf")]
+        let csrf = match (guard.csrf_strict, &parts.csrf) {
+            (false, _) => None,
+            (true, Some(csrf)) => Some(csrf.clone().strict()),
+            (true, None) => return Err(missing("a cross-site rule")),
+        };
+        #[cfg(feature = "csrf")]
+        let csrf_tokens = match (guard.csrf_token, &parts.csrf_tokens) {
+            (false, _) => None,
+            (true, Some(tokens)) => Some(tokens.clone()),
+            (true, None) => return Err(missing("CSRF tokens")),
+        };
+        #[cfg(not(feature = "csrf"))]
+        if guard.csrf_strict || guard.csrf_token {
+            return Err(missing("protection from cross-site requests"));
+        }
         #[cfg(feature = "rate-limit")]
         let (by_client, by_identity) = limits(parts, &guard.limits)?;
         #[cfg(not(feature = "rate-limit"))]
@@ -159,7 +199,10 @@ impl GuardLayer {
         #[cfg(feature = "jwt")]
         let authentication = match (guard.authenticate, &parts.authentication) {
             (false, _) => None,
-            (true, Some(authentication)) => Some(Arc::clone(authentication)),
+            (true, Some(authentication)) => {
+                protect_cookies(parts, &guard, &**authentication)?;
+                Some(Arc::clone(authentication))
+            }
             (true, None) => return Err(missing("authentication")),
         };
         #[cfg(not(feature = "jwt"))]
@@ -175,6 +218,8 @@ impl GuardLayer {
         Ok(Self {
             choice: Choice::One(Arc::new(Route {
                 context: parts.context.clone(),
+                #[cfg(feature = "csrf")]
+                csrf,
                 #[cfg(feature = "rate-limit")]
                 by_client,
                 #[cfg(feature = "rate-limit")]
@@ -182,6 +227,8 @@ impl GuardLayer {
                 #[cfg(feature = "jwt")]
                 authentication,
                 scopes,
+                #[cfg(feature = "csrf")]
+                csrf_tokens,
                 body: guard.body,
             })),
         })
@@ -288,6 +335,10 @@ impl Route {
         request: &mut Request<A>,
         charged: &mut Charged,
     ) -> Result<(), Rejection> {
+        #[cfg(feature = "csrf")]
+        if let Some(csrf) = &self.csrf {
+            csrf.decide(Head::of(request))?;
+        }
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_client {
             let now = self.context.monotonic();
@@ -313,6 +364,10 @@ impl Route {
         }
         if let Some(scopes) = &self.scopes {
             scopes.decide(Head::of(request))?;
+        }
+        #[cfg(feature = "csrf")]
+        if let Some(tokens) = &self.csrf_tokens {
+            tokens.decide(Head::of(request))?;
         }
         let _ = charged;
         Ok(())
@@ -378,6 +433,39 @@ fn limits(parts: &Parts, names: &[Box<str>]) -> Result<Limits, ConfigError> {
     let limits = parts.limits.as_ref().ok_or_else(|| missing("limits"))?;
     let named = limits.only(names.iter().map(AsRef::as_ref))?;
     Ok(named.around_authentication())
+}
+
+/// Refuses to authenticate by a cookie that another site's page could use.
+#[cfg(feature = "jwt")]
+fn protect_cookies(
+    parts: &Parts,
+    guard: &Guard,
+    authentication: &dyn Authenticate,
+) -> Result<(), ConfigError> {
+    #[cfg(feature = "csrf")]
+    let covers = |cookie: &str| parts.csrf.as_ref().is_some_and(|csrf| csrf.covers(cookie));
+    #[cfg(not(feature = "csrf"))]
+    let covers = |_: &str| {
+        let _ = parts;
+        false
+    };
+    if guard.csrf_strict || guard.csrf_token {
+        return Ok(());
+    }
+    match authentication
+        .cookies()
+        .into_iter()
+        .find(|cookie| !covers(cookie))
+    {
+        None => Ok(()),
+        Some(cookie) => Err(ConfigError::new(
+            "guard",
+            format!(
+                "authenticates by the cookie {cookie}, which browsers send with other sites' \
+                 requests too; name it in the stack's cross-site rule (feature `csrf`)"
+            ),
+        )),
+    }
 }
 
 fn missing(part: &'static str) -> ConfigError {

@@ -4,12 +4,16 @@
 //! in turn:
 //!
 //! 1. [`SecurityStack::layer`], around the whole service: the client's address and scheme, security
-//!    headers on every answer, a 500 for a panic.
+//!    headers on every answer, a 500 for a panic, CORS with the answers to preflights, the served
+//!    hosts and the redirect to HTTPS, the refusal of cross-site requests. None of it is charged to
+//!    a limit.
 //! 2. [`SecurityStack::route`], around the routes that a [`Guard`] describes: limits by client, the
-//!    body's stated size, authentication, limits by identity, scopes, and the watch over the body.
+//!    body's stated size, authentication, limits by identity, scopes, the CSRF token, and the watch
+//!    over the body.
 //!
-//! A refusal is an answer with its headers: 429, 413, 401, 403, 415, 422 or 400, as the gate that
-//! refuses documents it.
+//! A part that is not set is not there; printed, a stack says what is on and why. A refusal is an
+//! answer with its headers: 429, 421, 413, 401, 403, 415, 422 or 400, as the gate that refuses
+//! documents it.
 //!
 //! Deployment caveat: around an axum `Router` use [`SecurityStack::around`]; inside it every
 //! `Router::layer` boxes each request. The server must leave the connection's
@@ -35,6 +39,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod describe;
 mod edge;
 mod guard;
 mod security_stack;

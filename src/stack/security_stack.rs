@@ -9,6 +9,10 @@ use super::{
     edge::{Edge, EdgeLayer},
     guard::{Guard, GuardLayer},
 };
+#[cfg(feature = "cors")]
+use crate::cors::{CorsGate, CorsPolicy};
+#[cfg(feature = "csrf")]
+use crate::csrf::{CsrfPolicy, CsrfTokens};
 #[cfg(feature = "headers")]
 use crate::headers::SecurityHeaders;
 #[cfg(feature = "jwt")]
@@ -21,6 +25,7 @@ use crate::{
     client::TrustedProxies,
     context::Context,
     error::ConfigError,
+    https::HttpsPolicy,
 };
 
 /// The gates of a service, in the written order. A clone is a reference count.
@@ -41,10 +46,25 @@ pub(super) struct Parts {
     pub(super) client: ClientLayer,
     #[cfg(feature = "headers")]
     pub(super) headers: Option<SecurityHeaders>,
+    #[cfg(feature = "cors")]
+    pub(super) cors: Option<Cors>,
+    pub(super) https: Option<HttpsPolicy>,
+    #[cfg(feature = "csrf")]
+    pub(super) csrf: Option<CsrfPolicy>,
     #[cfg(feature = "rate-limit")]
     pub(super) limits: Option<RateLimitLayer>,
     #[cfg(feature = "jwt")]
     pub(super) authentication: Option<Arc<dyn Authenticate>>,
+    #[cfg(feature = "csrf")]
+    pub(super) csrf_tokens: Option<CsrfTokens>,
+}
+
+/// What is asked, and what is told of it.
+#[cfg(feature = "cors")]
+#[derive(Clone)]
+pub(super) struct Cors {
+    pub(super) gate: CorsGate,
+    pub(super) policy: CorsPolicy,
 }
 
 impl SecurityStack {
@@ -56,10 +76,17 @@ impl SecurityStack {
                 client: ClientLayer::new(TrustedProxies::none()),
                 #[cfg(feature = "headers")]
                 headers: None,
+                #[cfg(feature = "cors")]
+                cors: None,
+                https: None,
+                #[cfg(feature = "csrf")]
+                csrf: None,
                 #[cfg(feature = "rate-limit")]
                 limits: None,
                 #[cfg(feature = "jwt")]
                 authentication: None,
+                #[cfg(feature = "csrf")]
+                csrf_tokens: None,
             }),
         }
     }
@@ -73,6 +100,30 @@ impl SecurityStack {
     #[cfg(feature = "headers")]
     pub fn with_headers(self, headers: SecurityHeaders) -> Self {
         self.with(|parts| parts.headers = Some(headers))
+    }
+
+    /// Answers preflights, and puts CORS headers on every answer, refusals and panics included.
+    #[cfg(feature = "cors")]
+    pub fn with_cors(self, policy: CorsPolicy) -> Self {
+        let gate = CorsGate::new(&policy, &self.parts.context);
+        self.with(|parts| parts.cors = Some(Cors { gate, policy }))
+    }
+
+    /// Serves the hosts of `policy` alone, and over HTTPS where it says so.
+    pub fn with_https(self, policy: HttpsPolicy) -> Self {
+        self.with(|parts| parts.https = Some(policy))
+    }
+
+    /// Refuses cross-site requests, before any limit is charged.
+    #[cfg(feature = "csrf")]
+    pub fn with_csrf(self, policy: CsrfPolicy) -> Self {
+        self.with(|parts| parts.csrf = Some(policy))
+    }
+
+    /// Has `tokens` at hand for a [`Guard`] that [asks](Guard::csrf_token) for one.
+    #[cfg(feature = "csrf")]
+    pub fn with_csrf_tokens(self, tokens: CsrfTokens) -> Self {
+        self.with(|parts| parts.csrf_tokens = Some(tokens))
     }
 
     /// Has the policies of `limits` at hand; a [`Guard`] picks them by name, and all routes that
@@ -92,7 +143,8 @@ impl SecurityStack {
         self.with(|parts| parts.authentication = Some(Arc::new(jwt)))
     }
 
-    /// The layer around the whole service: client, security headers, panic catch.
+    /// The layer around the whole service: client, security headers, panic catch, CORS, hosts and
+    /// HTTPS, cross-site requests.
     pub fn layer(&self) -> EdgeLayer {
         EdgeLayer::new(self.parts.clone())
     }
@@ -114,11 +166,12 @@ impl SecurityStack {
     /// use tower::{ServiceExt, service_fn};
     ///
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-    /// let empty = service_fn(async |_: Request<()>| {
+    /// let empty = service_fn(async |_: Request<Empty<Bytes>>| {
     ///     Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
     /// });
     /// let service = SecurityStack::new(Context::new()).around_any_body(empty);
-    /// assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), 200);
+    /// let answer = service.oneshot(Request::new(Empty::new())).await.unwrap();
+    /// assert_eq!(answer.status(), 200);
     /// # });
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -132,9 +185,17 @@ impl SecurityStack {
     /// The layer around the routes that `guard` describes.
     ///
     /// # Errors
-    /// When `guard` asks for a limit or an authentication that the stack does not have.
+    /// When `guard` asks for what the stack does not have, or authenticates by a cookie that another
+    /// site's page could use: the stack's [`CsrfPolicy`] must name the cookie or be strict, or the
+    /// guard ask for [strictness](Guard::csrf_strict) or a [token](Guard::csrf_token).
+    ///
+    /// [`CsrfPolicy`]: https://docs.rs/portcullis/latest/portcullis/csrf/struct.CsrfPolicy.html
     pub fn route(&self, guard: Guard) -> Result<GuardLayer, ConfigError> {
         GuardLayer::new(&self.parts, guard)
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     client::TrustedProxies,
     error::ConfigError,
+    origin::Origin,
     secret::{Secret, Secrets},
 };
 
@@ -41,7 +42,7 @@ pub struct Settings {
     /// `BIND_ADDR`: where to listen; default `127.0.0.1:3000`, port 0 picks a free one.
     pub bind_addr: SocketAddr,
     /// `PUBLIC_ORIGIN`: the origin that clients see; must be set, and HTTPS, in production.
-    pub public_origin: Option<String>,
+    pub public_origin: Option<Origin>,
     /// `DATABASE_URL`: default `sqlite://secure_api.db`.
     pub database_url: String,
     /// `JWT_SECRET` and `JWT_SECRET_PREVIOUS`; must be set in production.
@@ -71,6 +72,9 @@ pub struct Settings {
     pub rate_limit_max_requests: u32,
     /// `AUTH_RATE_LIMIT_MAX`: limit of register, login and password per client; default 5.
     pub auth_rate_limit_max: u32,
+    /// `AUTH_ACCOUNT_FAILURES_MAX`: failed logins per account and window; default 10. A device that
+    /// logged in before has as many of its own.
+    pub auth_account_failures_max: u32,
     /// `MODEL_RATE_LIMIT_MAX`: limit per client and minute; default 20.
     pub model_rate_limit_max: u32,
     /// `UPLOAD_RATE_LIMIT_MAX`: limit per client and hour; default 10.
@@ -78,10 +82,15 @@ pub struct Settings {
     /// `TRUSTED_PROXIES`: networks whose forwarding headers are believed; `none` says that there is
     /// none, which production wants to hear.
     pub trusted_proxies: TrustedProxies,
+    /// `CORS_ALLOWED_ORIGINS`: the other origins whose pages may call with their visitors' cookies;
+    /// exact, comma-separated, default none.
+    pub cors_allowed_origins: Vec<Origin>,
     /// `UPLOAD_MAX_FILE_BYTES`: default 5242880.
     pub upload_max_file_bytes: u64,
     /// `UPLOAD_ALLOWED_TYPES`: media types, comma-separated.
     pub upload_allowed_types: Vec<String>,
+    /// `CLAMD_ADDR`: `host:port` or the path of a socket; set: every file is scanned by ClamAV.
+    pub clamd_addr: Option<String>,
 }
 
 /// Where a service runs.
@@ -158,11 +167,14 @@ impl Default for Settings {
             rate_limit_window: Duration::from_secs(900),
             rate_limit_max_requests: 100,
             auth_rate_limit_max: 5,
+            auth_account_failures_max: 10,
             model_rate_limit_max: 20,
             upload_rate_limit_max: 10,
             trusted_proxies: TrustedProxies::none(),
+            cors_allowed_origins: Vec::new(),
             upload_max_file_bytes: 5 * 1024 * 1024,
             upload_allowed_types: UPLOAD_TYPES.map(Into::into).to_vec(),
+            clamd_addr: None,
         }
     }
 }
@@ -243,13 +255,11 @@ impl Reader<'_> {
                 "must differ from JWT_SECRET, and so must the previous ones",
             );
         }
-        for name in ["REDIS_URL", "CLAMD_ADDR"] {
-            if self.text_or_file(name).is_some() {
-                self.fault(
-                    name,
-                    "is not used by this version; unset it, so that nobody relies on it",
-                );
-            }
+        if self.text_or_file("REDIS_URL").is_some() {
+            self.fault(
+                "REDIS_URL",
+                "is not used by this version; unset it, so that nobody relies on it",
+            );
         }
         let lowest_cost = if production { 10 } else { 4 };
         Settings {
@@ -286,10 +296,15 @@ impl Reader<'_> {
             rate_limit_max_requests: self
                 .limit("RATE_LIMIT_MAX_REQUESTS", default.rate_limit_max_requests),
             auth_rate_limit_max: self.limit("AUTH_RATE_LIMIT_MAX", default.auth_rate_limit_max),
+            auth_account_failures_max: self.limit(
+                "AUTH_ACCOUNT_FAILURES_MAX",
+                default.auth_account_failures_max,
+            ),
             model_rate_limit_max: self.limit("MODEL_RATE_LIMIT_MAX", default.model_rate_limit_max),
             upload_rate_limit_max: self
                 .limit("UPLOAD_RATE_LIMIT_MAX", default.upload_rate_limit_max),
             trusted_proxies: self.trusted_proxies(production),
+            cors_allowed_origins: self.origins("CORS_ALLOWED_ORIGINS"),
             upload_max_file_bytes: self.number(
                 "UPLOAD_MAX_FILE_BYTES",
                 1,
@@ -297,6 +312,7 @@ impl Reader<'_> {
                 default.upload_max_file_bytes,
             ),
             upload_allowed_types: self.upload_types().unwrap_or(default.upload_allowed_types),
+            clamd_addr: self.clamd_addr(),
         }
     }
 
@@ -312,8 +328,8 @@ impl Reader<'_> {
         }
     }
 
-    fn public_origin(&mut self, production: bool) -> Option<String> {
-        let Some(origin) = self.text("PUBLIC_ORIGIN") else {
+    fn public_origin(&mut self, production: bool) -> Option<Origin> {
+        let Some(text) = self.text("PUBLIC_ORIGIN") else {
             if production {
                 self.fault(
                     "PUBLIC_ORIGIN",
@@ -322,29 +338,29 @@ impl Reader<'_> {
             }
             return None;
         };
-        let rest = match origin.split_once("://") {
-            Some(("https", rest)) => Some(rest),
-            Some(("http", rest)) if !production => Some(rest),
-            _ => None,
-        };
-        let authority = rest.and_then(|rest| rest.parse::<http::uri::Authority>().ok());
-        let usable = authority.is_some_and(|authority| {
-            !authority.host().is_empty()
-                && !authority.as_str().contains('@')
-                && authority.as_str() == authority.as_str().to_ascii_lowercase()
-        });
-        if !usable {
+        let origin = self.origin("PUBLIC_ORIGIN", &text)?;
+        if production && !origin.is_https() {
             self.fault(
                 "PUBLIC_ORIGIN",
-                if production {
-                    "takes an HTTPS origin without a path, such as https://example.org"
-                } else {
-                    "takes an origin without a path, such as https://example.org"
-                },
+                "takes an HTTPS origin in production, such as https://example.org",
             );
-            return None;
         }
         Some(origin)
+    }
+
+    fn origins(&mut self, name: &'static str) -> Vec<Origin> {
+        let text = self.text(name).unwrap_or_default();
+        text.split(',')
+            .map(str::trim)
+            .filter(|origin| !origin.is_empty())
+            .filter_map(|origin| self.origin(name, origin))
+            .collect()
+    }
+
+    fn origin(&mut self, name: &'static str, text: &str) -> Option<Origin> {
+        Origin::new(text)
+            .map_err(|error| self.faults.push(error.named(name)))
+            .ok()
     }
 
     fn database_url(&mut self) -> Option<String> {
@@ -412,6 +428,19 @@ impl Reader<'_> {
                 TrustedProxies::none()
             }),
         }
+    }
+
+    fn clamd_addr(&mut self) -> Option<String> {
+        let addr = self.text("CLAMD_ADDR")?;
+        let tcp = addr.rsplit_once(':').is_some_and(|(host, port)| {
+            let port = port.parse::<u16>().is_ok_and(|port| port > 0);
+            port && !host.is_empty() && !host.contains(['/', ' '])
+        });
+        if tcp || addr.starts_with('/') {
+            return Some(addr);
+        }
+        self.fault("CLAMD_ADDR", "takes host:port, or the path of a socket");
+        None
     }
 
     fn upload_types(&mut self) -> Option<Vec<String>> {
@@ -639,13 +668,33 @@ mod tests {
     #[test]
     fn what_is_not_used_is_not_ignored() {
         assert_eq!(
-            read(&[
-                ("CLAMD_ADDR", "127.0.0.1:3310"),
-                ("REDIS_URL", "redis://db")
-            ])
-            .unwrap_err(),
-            ["REDIS_URL", "CLAMD_ADDR"]
+            read(&[("REDIS_URL", "redis://db")]).unwrap_err(),
+            ["REDIS_URL"]
         );
+    }
+
+    #[test]
+    fn a_scanner_is_somewhere() {
+        for addr in [
+            "127.0.0.1:3310",
+            "clamav:3310",
+            "[::1]:3310",
+            "/run/clamd.sock",
+        ] {
+            let settings = read(&[("CLAMD_ADDR", addr)]).unwrap();
+            assert_eq!(settings.clamd_addr.as_deref(), Some(addr));
+        }
+        for bad in [
+            "clamav",
+            "clamav:",
+            ":3310",
+            "clamav:0",
+            "clamav:port",
+            "run/clamd.sock",
+            "a b:1",
+        ] {
+            assert_eq!(read(&[("CLAMD_ADDR", bad)]).unwrap_err(), ["CLAMD_ADDR"]);
+        }
     }
 
     #[test]
@@ -665,5 +714,28 @@ mod tests {
             );
         }
         assert!(read(&[("PUBLIC_ORIGIN", "http://localhost:3000")]).is_ok());
+    }
+
+    #[test]
+    fn other_origins_are_exact() {
+        let read = |list: &str| read(&[("CORS_ALLOWED_ORIGINS", list)]);
+        let origins = read("https://a.example, http://localhost:8080").unwrap();
+        let origins = origins.cors_allowed_origins;
+        assert_eq!(
+            origins.iter().map(Origin::as_str).collect::<Vec<_>>(),
+            ["https://a.example", "http://localhost:8080"]
+        );
+        assert!(read("").unwrap().cors_allowed_origins.is_empty());
+        for bad in [
+            "*",
+            "null",
+            "https://*.example",
+            "https://A.example",
+            "https://a.example/",
+            "https://a.example b.example",
+        ] {
+            let list = format!("https://good.example,{bad}");
+            assert_eq!(read(&list).unwrap_err(), ["CORS_ALLOWED_ORIGINS"], "{bad}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use http_body::SizeHint;
 
 use super::{
     content_type::Envelope,
+    decode::Decoder,
     fault::{Fault, GATE},
     handle::{CheckedUpload, Ledger},
     judge::{NewFile, PartJudge},
@@ -56,6 +57,7 @@ impl Uploads {
             pace: Pace {
                 gate: GATE,
                 idle: self.policy.idle,
+                min_rate: self.policy.min_rate,
                 total: self.policy.deadline,
             },
             hold,
@@ -64,9 +66,7 @@ impl Uploads {
 
     fn admit(&self, head: Head<'_>, hint: &SizeHint) -> Result<Option<AdmittedUpload>, Fault> {
         let empty = hint.exact() == Some(0);
-        let tunnel =
-            *head.method == Method::CONNECT || (empty && head.headers.contains_key(UPGRADE));
-        if tunnel || WireForm::of(head) == WireForm::Grpc {
+        if self.is_none(head, empty) {
             return Ok(None);
         }
         let mut types = head.headers.get_all(CONTENT_TYPE).iter();
@@ -84,7 +84,12 @@ impl Uploads {
         let mut content_type = None;
         let form = match envelope {
             Envelope::Form { boundary } => {
-                let mut walk = Walk::new(boundary, WINDOW, policy.max_part_head);
+                let mut walk = Walk::new(
+                    boundary,
+                    WINDOW,
+                    policy.max_part_head,
+                    policy.max_part_headers,
+                );
                 if policy.compat {
                     let boundary = fresh_boundary();
                     let value = format!("multipart/form-data; boundary={boundary}");
@@ -105,10 +110,7 @@ impl Uploads {
                 Form::Raw(BytesMut::new())
             }
         };
-        let identity = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-        if !head.headers.get_all(CONTENT_ENCODING).iter().all(identity) {
-            return Err(Fault::Encoded);
-        }
+        let ratio = self.ratio(head)?;
         let limit = match form {
             Form::Multipart(_) => policy.body_limit(),
             _ => policy.body_limit().min(policy.max_file),
@@ -127,6 +129,8 @@ impl Uploads {
         Ok(Some(AdmittedUpload {
             check: UploadCheck {
                 left: limit,
+                decoder: ratio.map(|ratio| Decoder::new(limit, ratio)),
+                sealed: false,
                 form,
                 judge,
                 spooled: policy.spool.as_ref().map(Spool::begin),
@@ -135,6 +139,30 @@ impl Uploads {
             handle,
             content_type,
         }))
+    }
+
+    /// Whether a request holds no upload, and nothing that a handler could take for one. Where the
+    /// whole body may be a file, every body could be taken for one.
+    fn is_none(&self, head: Head<'_>, empty: bool) -> bool {
+        if empty {
+            return head.headers.contains_key(UPGRADE) || *head.method == Method::CONNECT;
+        }
+        let tunnel = *head.method == Method::CONNECT && !head.headers.contains_key(CONTENT_TYPE);
+        !self.policy.raw && (tunnel || WireForm::of(head) == WireForm::Grpc)
+    }
+
+    /// How much larger an encoded body may become; `None` for one that is not encoded.
+    fn ratio(&self, head: Head<'_>) -> Result<Option<u64>, Fault> {
+        let mut ratio = None;
+        for coding in head.headers.get_all(CONTENT_ENCODING) {
+            let is = |name: &[u8]| coding.as_bytes().eq_ignore_ascii_case(name);
+            ratio = match self.policy.gzip_ratio {
+                _ if is(b"identity") => continue,
+                Some(most) if ratio.is_none() && (is(b"gzip") || is(b"x-gzip")) => Some(most),
+                _ => return Err(Fault::Encoded),
+            };
+        }
+        Ok(ratio)
     }
 }
 
@@ -156,9 +184,14 @@ impl AdmittedUpload {
     /// Leaves with the request what belongs to it, and returns the check for its body.
     pub(crate) fn apply<A>(self, request: &mut Request<A>) -> UploadCheck {
         request.extensions_mut().insert(self.handle);
+        let headers = request.headers_mut();
         if let Some(content_type) = self.content_type {
-            request.headers_mut().insert(CONTENT_TYPE, content_type);
-            request.headers_mut().remove(CONTENT_LENGTH);
+            headers.insert(CONTENT_TYPE, content_type);
+            headers.remove(CONTENT_LENGTH);
+        }
+        if self.check.decoder.is_some() {
+            headers.remove(CONTENT_ENCODING);
+            headers.remove(CONTENT_LENGTH);
         }
         self.check
     }
@@ -168,6 +201,10 @@ impl AdmittedUpload {
 #[derive(Debug)]
 pub(crate) struct UploadCheck {
     left: u64,
+    /// Where the body is sent compressed.
+    decoder: Option<Decoder>,
+    /// The decoder has got the whole body.
+    sealed: bool,
     form: Form,
     judge: PartJudge,
     spooled: Option<Spooled>,
@@ -262,22 +299,59 @@ impl UploadCheck {
     }
 
     fn work(&mut self, cx: &mut Context<'_>, out: &mut Released) -> Poll<Result<(), Fault>> {
-        ready!(self.judge.scans().poll(cx))?;
-        self.accept();
-        match &mut self.spooled {
-            Some(spooled) => spooled.poll(cx, out),
-            None => Poll::Ready(Ok(())),
+        loop {
+            ready!(self.judge.scans().poll(cx))?;
+            self.accept();
+            if let Some(spooled) = &mut self.spooled {
+                ready!(spooled.poll(cx, out))?;
+            }
+            if !out.is_empty() || !self.decode(out)? {
+                return Poll::Ready(Ok(()));
+            }
         }
+    }
+
+    /// Decodes and checks a step of what was received; `false` where there is nothing to decode.
+    fn decode(&mut self, out: &mut Released) -> Result<bool, Fault> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(false);
+        };
+        let whole = decoder.is_idle();
+        let data = match whole {
+            true if !self.sealed => return Ok(false),
+            true => decoder.finish()?,
+            false => decoder.step()?,
+        };
+        if let Some(piece) = self.feed(data, out)? {
+            out.push(piece);
+        }
+        if whole {
+            self.sealed = false;
+            let last = self.finish()?;
+            out.push(last);
+        }
+        if let Some(piece) = self.keep(None, out)? {
+            out.push(piece);
+        }
+        Ok(true)
     }
 }
 
 impl BodyCheck for UploadCheck {
     fn data(&mut self, data: Bytes, out: &mut Released) -> Result<Option<Bytes>, Rejection> {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.push(data);
+            return Ok(None);
+        }
         let piece = self.feed(data, out)?;
         Ok(self.keep(piece, out)?)
     }
 
     fn end(&mut self, out: &mut Released) -> Result<Option<Bytes>, Rejection> {
+        if self.decoder.is_some() {
+            self.sealed = true;
+            return Ok(None);
+        }
         let last = self.finish()?;
         Ok(self.keep(Some(last), out)?)
     }
@@ -293,7 +367,8 @@ impl BodyCheck for UploadCheck {
             Form::RawOpen(last) => (last.len(), false),
         };
         let spooled = self.spooled.as_ref().map_or(0, Spooled::len);
-        (!rewritten).then_some(held as u64 + spooled)
+        let told = !rewritten && self.decoder.is_none();
+        told.then_some(held as u64 + spooled)
     }
 
     fn has_work(&self) -> bool {
@@ -301,7 +376,10 @@ impl BodyCheck for UploadCheck {
             .spooled
             .as_ref()
             .is_some_and(|spooled| spooled.len() > 0);
+        let encoded = self.decoder.as_ref();
         kept || self.judge.is_scanning()
+            || self.sealed
+            || encoded.is_some_and(|decoder| !decoder.is_idle())
     }
 
     fn poll_work(

@@ -69,16 +69,23 @@ fn boundary_among(mut parameters: &str) -> Option<&str> {
         .filter(|value| !value.is_empty() && !value.ends_with(' ') && value.bytes().all(printable))
 }
 
-/// The media type of a part: its type in lower case. Parameters are well-formed; a charset is one
-/// in which the bytes are what they look like.
-pub(super) fn part_type(value: &str) -> Result<String, Fault> {
+/// The media type of a part.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct PartType {
+    /// In lower case, without parameters.
+    pub(super) essence: String,
+    /// The charset is one in which only ASCII is what it looks like.
+    pub(super) latin: bool,
+}
+
+/// The media type of a part: its parameters are well-formed, and a charset is one in which ASCII is
+/// what it looks like.
+pub(super) fn part_type(value: &str) -> Result<PartType, Fault> {
+    let mut charset = None;
     let (essence, mut parameters) = split_essence(value).ok_or(Fault::PartHead)?;
     while !parameters.is_empty() {
         let (name, value, rest) = parameter(parameters).ok_or(Fault::PartHead)?;
-        let known = ["utf-8", "us-ascii"];
-        if name.eq_ignore_ascii_case("charset")
-            && !known.iter().any(|known| value.eq_ignore_ascii_case(known))
-        {
+        if name.eq_ignore_ascii_case("charset") && charset.replace(value).is_some() {
             return Err(Fault::PartEncoding);
         }
         if name.eq_ignore_ascii_case("boundary") {
@@ -90,8 +97,27 @@ pub(super) fn part_type(value: &str) -> Result<String, Fault> {
     if essence.starts_with("multipart/") || essence.starts_with("message/") {
         return Err(Fault::PartHead);
     }
-    Ok(essence)
+    let latin = match charset {
+        None => false,
+        Some(charset) if is_utf8(charset) => false,
+        Some(charset)
+            if LATIN
+                .iter()
+                .any(|known| charset.eq_ignore_ascii_case(known)) =>
+        {
+            true
+        }
+        Some(_) => return Err(Fault::PartEncoding),
+    };
+    Ok(PartType { essence, latin })
 }
+
+/// Whether UTF-8 is what this charset is.
+pub(super) fn is_utf8(charset: &str) -> bool {
+    charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii")
+}
+
+const LATIN: [&str; 3] = ["iso-8859-1", "iso-8859-15", "windows-1252"];
 
 /// `type/subtype`, and the rest from its first `;` on.
 fn split_essence(value: &str) -> Option<(&str, &str)> {
@@ -198,10 +224,11 @@ mod tests {
     #[test]
     fn part_types_keep_their_meaning() {
         for (value, expected) in [
-            ("image/PNG", Ok("image/png")),
-            ("text/plain; charset=UTF-8", Ok("text/plain")),
-            ("text/plain;charset=\"us-ascii\"", Ok("text/plain")),
-            ("video/webm;codecs=\"vp8, opus\"", Ok("video/webm")),
+            ("image/PNG", Ok(("image/png", false))),
+            ("text/plain; charset=UTF-8", Ok(("text/plain", false))),
+            ("text/plain;charset=\"us-ascii\"", Ok(("text/plain", false))),
+            ("text/plain; charset=ISO-8859-1", Ok(("text/plain", true))),
+            ("video/webm;codecs=\"vp8, opus\"", Ok(("video/webm", false))),
             ("text/plain; charset=utf-7", Err(Fault::PartEncoding)),
             (
                 "text/plain; charset=utf-8; charset=utf-16",
@@ -217,7 +244,11 @@ mod tests {
             ("image/png; x=\"a\\\"b\"", Err(Fault::PartHead)),
             ("", Err(Fault::PartHead)),
         ] {
-            assert_eq!(part_type(value), expected.map(String::from), "{value}");
+            let expected = expected.map(|(essence, latin): (&str, bool)| PartType {
+                essence: essence.into(),
+                latin,
+            });
+            assert_eq!(part_type(value), expected, "{value}");
         }
     }
 }

@@ -35,6 +35,16 @@ impl Ending {
         Self::of(Format::None)
     }
 
+    /// A picture whose end is not followed: it holds no second file all the same.
+    pub(super) fn picture() -> Self {
+        Self::none().with(Parasites::in_picture())
+    }
+
+    /// Sound and film, likewise.
+    pub(super) fn media() -> Self {
+        Self::none().with(Parasites::in_document())
+    }
+
     pub(super) fn png() -> Self {
         Self::of(Format::Png(Png::default())).with(Parasites::in_picture())
     }

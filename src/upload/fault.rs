@@ -40,12 +40,18 @@ faults! {
     /// The body is encoded.
     Encoded = UnsupportedMediaType, "content_encoding_not_accepted",
         "An encoded body is not accepted here.";
+    /// It does not decode.
+    Encoding = BadRequest, "content_encoding_malformed", "The encoding of the body is malformed.";
+    /// It becomes too much when it is decoded.
+    Ratio = PayloadTooLarge, "content_encoding_ratio", "The body is compressed too well.";
     BodySize = PayloadTooLarge, "body_too_large", "The body is too large.";
     FileSize = PayloadTooLarge, "file_too_large", "A file is too large.";
     FieldSize = PayloadTooLarge, "field_too_large", "A field is too large.";
     PartCount = PayloadTooLarge, "too_many_parts", "There are too many parts.";
     FileCount = PayloadTooLarge, "too_many_files", "There are too many files.";
     HeaderSize = PayloadTooLarge, "part_head_too_large", "The head of a part is too large.";
+    HeaderCount = PayloadTooLarge, "too_many_part_headers",
+        "The head of a part has too many lines.";
     NameSize = PayloadTooLarge, "name_too_long", "The name of a part is too long.";
     /// Bytes before the first boundary, or none of it.
     Preamble = BadRequest, "multipart_start", "The body does not begin with its boundary.";

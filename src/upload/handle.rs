@@ -7,7 +7,8 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::head::Head;
+use super::judge::NewFile;
+use crate::{head::Head, secret::random};
 
 /// The handler's view of the upload that is being checked, in the request's extensions.
 ///
@@ -78,6 +79,7 @@ impl fmt::Debug for CheckedUpload {
 pub struct CheckedFile {
     pub(super) field: String,
     pub(super) name: Option<String>,
+    pub(super) storage_name: String,
     pub(super) media_type: Arc<str>,
     pub(super) bytes: u64,
     pub(super) complete: bool,
@@ -90,11 +92,18 @@ impl CheckedFile {
         &self.field
     }
 
-    /// The name that the client gave: safe to show and to store, and no path. Not a name to store a
-    /// file under, which the client must not choose.
+    /// The name that the client gave: no path, and safe to show where it is escaped as any text is.
+    /// Not a name to store a file under, which the client must not choose: see
+    /// [`storage_name`](Self::storage_name).
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// A name to store the file under: 128 random bits, and the extension of its media type.
+    #[must_use]
+    pub fn storage_name(&self) -> &str {
+        &self.storage_name
     }
 
     /// The media type, told by content.
@@ -150,7 +159,21 @@ impl Ledger {
         (ledger, upload)
     }
 
-    pub(super) fn begin(&self, file: CheckedFile) {
+    /// A file's name and type were accepted.
+    pub(super) fn begin(&self, file: NewFile, media_type: Arc<str>, extension: Option<&str>) {
+        let id = u128::from_be_bytes(random());
+        let storage_name = match extension {
+            Some(extension) => format!("{id:032x}.{extension}"),
+            None => format!("{id:032x}"),
+        };
+        let file = CheckedFile {
+            field: file.field,
+            name: file.name,
+            storage_name,
+            media_type,
+            bytes: 0,
+            complete: false,
+        };
         lock(&self.files).push(file);
     }
 

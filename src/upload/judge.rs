@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
+    content_type::is_utf8,
     ending::Ending,
     fault::Fault,
     file_name,
-    handle::{CheckedFile, Ledger},
+    handle::Ledger,
     part::PartHead,
     policy::{AllowedType, UploadPolicy},
     scan::Scans,
@@ -23,6 +24,8 @@ pub(super) struct PartJudge {
     parts: usize,
     files: usize,
     current: Current,
+    /// The data of the part has to be ASCII.
+    ascii: bool,
     scans: Scans,
 }
 
@@ -35,6 +38,8 @@ enum Current {
         /// What more bytes than that are.
         over: Fault,
     },
+    /// The field that says in which charset a form is: what it says.
+    Charset(Vec<u8>),
     /// A file whose type is not known yet.
     New(NewFile),
     File {
@@ -44,7 +49,7 @@ enum Current {
 }
 
 /// What is known of a file before its content.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct NewFile {
     pub(super) field: String,
     pub(super) name: Option<String>,
@@ -62,6 +67,7 @@ impl PartJudge {
             parts: 0,
             files: 0,
             current: Current::None,
+            ascii: false,
         }
     }
 
@@ -144,6 +150,7 @@ impl Judge for PartJudge {
         if head.name.len() > self.policy.max_name {
             return Err(Fault::NameSize);
         }
+        self.ascii = head.ascii;
         let left = self.policy.max_field;
         self.current = match (head.file_name.take(), head.media_type.as_deref()) {
             // What a browser sends for a file input that was left empty.
@@ -158,6 +165,10 @@ impl Judge for PartJudge {
                 self.begin(file)?;
                 return Ok(false);
             }
+            // A reader that heeds it would read other texts than one that does not.
+            (None, None) if head.name.eq_ignore_ascii_case("_charset_") => {
+                Current::Charset(Vec::new())
+            }
             (None, None | Some("text/plain")) => Current::Field {
                 left,
                 over: Fault::FieldSize,
@@ -170,22 +181,11 @@ impl Judge for PartJudge {
 
     fn head(&mut self, head: &[u8], _whole: bool) -> Result<(), Fault> {
         if let Current::New(file) = &mut self.current {
-            let file = NewFile {
-                field: std::mem::take(&mut file.field),
-                name: file.name.take(),
-                extension: file.extension.take(),
-                declared: file.declared.take(),
-            };
+            let file = std::mem::take(file);
             let allowed = self.type_of(&file, head)?;
             let media_type = Arc::clone(&allowed.name);
             let ending = (allowed.ending)();
-            self.ledger.begin(CheckedFile {
-                field: file.field,
-                name: file.name,
-                media_type,
-                bytes: 0,
-                complete: false,
-            });
+            self.ledger.begin(file, media_type, allowed.extension());
             self.scans.begin();
             self.current = Current::File {
                 left: self.policy.max_file,
@@ -197,7 +197,16 @@ impl Judge for PartJudge {
 
     fn data(&mut self, data: &Bytes) -> Result<(), Fault> {
         let bytes = data.len() as u64;
+        if self.ascii && !data.is_ascii() {
+            return Err(Fault::PartEncoding);
+        }
         match &mut self.current {
+            Current::Charset(charset) => {
+                charset.extend_from_slice(&data[..data.len().min(16)]);
+                if charset.len() > 16 {
+                    return Err(Fault::PartEncoding);
+                }
+            }
             Current::Field { left, over } => {
                 *left = left.checked_sub(bytes).ok_or(*over)?;
             }
@@ -212,10 +221,17 @@ impl Judge for PartJudge {
     }
 
     fn part_end(&mut self) -> Result<(), Fault> {
-        if let Current::File { left, ending } = &self.current {
-            ending.finish()?;
-            self.scans.end();
-            self.ledger.complete(self.policy.max_file - left);
+        match &self.current {
+            Current::File { left, ending } => {
+                ending.finish()?;
+                self.scans.end();
+                self.ledger.complete(self.policy.max_file - left);
+            }
+            Current::Charset(charset) => {
+                let utf8 = std::str::from_utf8(charset).is_ok_and(is_utf8);
+                utf8.then_some(()).ok_or(Fault::PartEncoding)?;
+            }
+            Current::None | Current::New(_) | Current::Field { .. } => {}
         }
         self.current = Current::None;
         Ok(())

@@ -174,7 +174,48 @@ fn is_text(head: &[u8]) -> bool {
     let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
     let start = valid.trim_start_matches('\u{feff}').trim_start().as_bytes();
     let page = matches!(start, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
-    valid.chars().all(plain) && !page
+    let program = start.starts_with(b"#!");
+    valid.chars().all(plain) && !page && !program
+}
+
+/// Text that begins as a value of JSON does.
+fn is_json(head: &[u8]) -> bool {
+    let start = head.trim_ascii_start().first();
+    let begins = |byte: &u8| {
+        matches!(
+            byte,
+            b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'
+        )
+    };
+    is_text(head) && start.is_some_and(begins)
+}
+
+/// Whether a file that is told by bytes further in begins like no other: its first box is small, so
+/// that its length is no other file's signature.
+fn is_boxed(head: &[u8]) -> bool {
+    head.starts_with(&[0, 0]) && head.get(4..8).is_some_and(|name| name == b"ftyp")
+}
+
+fn is_avif(head: &[u8]) -> bool {
+    is_boxed(head) && image::is_avif(head)
+}
+
+fn is_heif(head: &[u8]) -> bool {
+    is_boxed(head) && image::is_heif(head)
+}
+
+fn is_m4a(head: &[u8]) -> bool {
+    is_boxed(head) && audio::is_m4a(head)
+}
+
+fn is_mp4(head: &[u8]) -> bool {
+    is_boxed(head) && video::is_mp4(head)
+}
+
+/// The name of the first entry is where other files have their signature.
+fn is_tar(head: &[u8]) -> bool {
+    let others: [&[u8]; 6] = [b"MZ", b"\x7fELF", b"%PDF-", b"#!", b"<", b"PK\x03\x04"];
+    archive::is_tar(head) && !others.iter().any(|other| head.starts_with(other))
 }
 
 #[rustfmt::skip]
@@ -183,10 +224,10 @@ const KNOWN: &[Known] = &[
     known("image/jpeg", &["image/jpg", "image/pjpeg"], &["jpg", "jpeg", "jpe", "jfif"], image::is_jpeg, Ending::jpeg),
     known("image/webp", &[], &["webp"], is_webp, Ending::riff),
     known("image/gif", &[], &["gif"], is_gif, Ending::gif),
-    known("image/tiff", &[], &["tif", "tiff"], image::is_tiff, Ending::none),
-    known("image/avif", &[], &["avif"], image::is_avif, Ending::none),
-    known("image/heif", &["image/heic"], &["heic", "heif"], image::is_heif, Ending::none),
-    known("image/x-icon", &["image/vnd.microsoft.icon"], &["ico"], is_ico, Ending::none),
+    known("image/tiff", &[], &["tif", "tiff"], image::is_tiff, Ending::picture),
+    known("image/avif", &[], &["avif"], is_avif, Ending::picture),
+    known("image/heif", &["image/heic"], &["heic", "heif"], is_heif, Ending::picture),
+    known("image/x-icon", &["image/vnd.microsoft.icon"], &["ico"], is_ico, Ending::picture),
     known("application/pdf", &["application/x-pdf"], &["pdf"], is_pdf, Ending::pdf),
     known("application/zip", &["application/x-zip-compressed", "application/x-zip"], &["zip"], is_zip, Ending::none),
     known("application/vnd.openxmlformats-officedocument.wordprocessingml.document", &[], &["docx"], is_package, Ending::docx),
@@ -198,17 +239,17 @@ const KNOWN: &[Known] = &[
     known("application/zstd", &[], &["zst"], archive::is_zst, Ending::none),
     known("application/x-7z-compressed", &[], &["7z"], archive::is_7z, Ending::none),
     known("application/vnd.rar", &["application/x-rar-compressed", "application/x-rar"], &["rar"], archive::is_rar, Ending::none),
-    known("application/x-tar", &[], &["tar"], archive::is_tar, Ending::none),
-    known("audio/mpeg", &["audio/mp3"], &["mp3"], audio::is_mp3, Ending::none),
-    known("audio/ogg", &["application/ogg"], &["ogg", "oga"], audio::is_ogg, Ending::none),
-    known("audio/flac", &["audio/x-flac"], &["flac"], audio::is_flac, Ending::none),
+    known("application/x-tar", &[], &["tar"], is_tar, Ending::none),
+    known("audio/mpeg", &["audio/mp3"], &["mp3"], audio::is_mp3, Ending::media),
+    known("audio/ogg", &["application/ogg"], &["ogg", "oga"], audio::is_ogg, Ending::media),
+    known("audio/flac", &["audio/x-flac"], &["flac"], audio::is_flac, Ending::media),
     known("audio/wav", &["audio/x-wav", "audio/wave", "audio/vnd.wave"], &["wav"], is_wav, Ending::riff),
-    known("audio/mp4", &["audio/m4a", "audio/x-m4a"], &["m4a"], audio::is_m4a, Ending::none),
-    known("video/mp4", &[], &["mp4", "m4v"], video::is_mp4, Ending::none),
-    known("video/webm", &["audio/webm"], &["webm"], video::is_webm, Ending::none),
-    known("video/x-matroska", &[], &["mkv"], video::is_mkv, Ending::none),
-    known("video/quicktime", &[], &["mov", "qt"], video::is_mov, Ending::none),
+    known("audio/mp4", &["audio/m4a", "audio/x-m4a"], &["m4a"], is_m4a, Ending::media),
+    known("video/mp4", &[], &["mp4", "m4v"], is_mp4, Ending::media),
+    known("video/webm", &["audio/webm"], &["webm"], video::is_webm, Ending::media),
+    known("video/x-matroska", &[], &["mkv"], video::is_mkv, Ending::media),
+    known("video/quicktime", &[], &["mov", "qt"], video::is_mov, Ending::media),
     known("text/plain", &[], &["txt", "text", "log", "md"], is_text, Ending::text),
     known("text/csv", &["application/csv"], &["csv"], is_text, Ending::text),
-    known("application/json", &["text/json"], &["json"], is_text, Ending::text),
+    known("application/json", &["text/json"], &["json"], is_json, Ending::text),
 ];

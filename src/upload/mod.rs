@@ -8,11 +8,13 @@
 //! 2. Body, files, fields, heads and names keep to the sizes and counts of the [`UploadPolicy`]:
 //!    else 413.
 //! 3. The declared type of a file, or without one the type of its content, is allowed: else 415.
-//!    A body that is no form is 415 too, and an encoded one.
+//!    A body that is no form is 415 too, and an encoded one unless
+//!    [`accept_gzip`](UploadPolicy::accept_gzip) asks for it.
 //! 4. Content, declared type and extension agree, the name is safe, nothing stands behind the end of
-//!    a PNG, JPEG, GIF, WebP, PDF or office document, no second file hides in one, no document holds
-//!    macros or is a template, and text holds nothing that a browser runs: else 422.
-//! 5. The body keeps moving: else 408.
+//!    a PNG, JPEG, GIF, WebP, PDF or office document, no second file hides in a picture, a film, a
+//!    sound or a PDF, no document holds macros or is a template, and text holds nothing that a browser
+//!    or an interpreter runs: else 422. What an archive holds is not looked at.
+//! 5. The body keeps moving, and not at a trickle: else 408.
 //!
 //! The head and the first 4 KiB of a file are kept back until its name and type are accepted; the
 //! boundary after a part until the part is, the last one until all are. So no reader sees a refused
@@ -34,8 +36,11 @@
 //!
 //! - axum's `Multipart` has a limit of its own, 2 MB for the whole body: lift it with
 //!   `DefaultBodyLimit::disable()` on the route; this gate counts.
-//! - A gRPC request or a tunnel (`CONNECT`) is no upload and passes unchecked, without a
-//!   [`CheckedUpload`].
+//! - A gRPC request, or a tunnel (`CONNECT`) without a `Content-Type`, is no upload and passes
+//!   unchecked, without a [`CheckedUpload`]; with [`raw_bodies`](UploadPolicy::raw_bodies), where a
+//!   handler may keep any body as a file, they are answered 415.
+//! - A part with a media type other than `text/plain` and no file name is a file to some readers and
+//!   a field to others, and is answered 400.
 //! - Phones write files behind their JPEGs ("motion photos"); these are refused. Further pictures
 //!   that the JPEG announces (MPF) are not.
 //!
@@ -71,6 +76,7 @@
 
 mod check;
 mod content_type;
+mod decode;
 mod ending;
 mod fault;
 mod file_name;
@@ -78,6 +84,8 @@ mod handle;
 mod judge;
 mod layer;
 mod media;
+#[cfg(feature = "object-store")]
+pub mod object_store;
 mod ooxml;
 mod parasite;
 mod part;

@@ -3,7 +3,7 @@
 //! The first bytes of a document, a template and one with macros are alike, so the whole package is
 //! followed while it streams: every entry, and what the list of types holds.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashMap, fmt};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -19,8 +19,19 @@ pub(super) struct Package {
     buffer: Vec<u8>,
     left: u64,
     entry: Entry,
-    /// Digests, so that a long list of long names stays small.
-    names: HashSet<u128>,
+    /// How much of the file was read.
+    read: u64,
+    /// Where the header that is being read begins.
+    header_at: u64,
+    /// Where the list of entries begins.
+    list_at: Option<u64>,
+    /// The entries that were read, by the digest of their name: digests, so that a long list of long
+    /// names stays small.
+    names: HashMap<u128, Place>,
+    /// The entry of the list that is being read says this of itself.
+    claimed: Place,
+    /// The entry that is being read.
+    last: u128,
     listed: usize,
     inflated: u64,
     types: Vec<u8>,
@@ -44,9 +55,16 @@ enum State {
     Central,
     CentralName,
     End,
-    Comment,
     Done,
     Broken,
+}
+
+/// Where an entry is and how it is packed, so that no reader finds another one by the list.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+struct Place {
+    at: u64,
+    compressed: u64,
+    deflated: bool,
 }
 
 #[derive(Default)]
@@ -68,7 +86,12 @@ impl Package {
             buffer: Vec::new(),
             left: 0,
             entry: Entry::default(),
-            names: HashSet::new(),
+            read: 0,
+            header_at: 0,
+            list_at: None,
+            names: HashMap::new(),
+            claimed: Place::default(),
+            last: 0,
             listed: 0,
             inflated: 0,
             types: Vec::new(),
@@ -79,9 +102,11 @@ impl Package {
 
     pub(super) fn feed(&mut self, mut data: &[u8]) -> Result<(), Fault> {
         while !data.is_empty() && self.state != State::Broken {
+            let before = data.len();
             if self.step(&mut data)?.is_none() {
                 self.state = State::Broken;
             }
+            self.read += (before - data.len()) as u64;
         }
         Ok(())
     }
@@ -93,13 +118,15 @@ impl Package {
         // No writer escapes anything here, and a second way to write a type is a trick.
         let types = std::str::from_utf8(&self.types).map_err(|_| Fault::Content)?;
         let lower = types.to_ascii_lowercase();
-        if types.contains('&') {
+        if types.contains('&') || types.contains("<!") {
             return Err(Fault::Content);
         }
         if self.macros || lower.contains("macroenabled") || lower.contains("vbaproject") {
             return Err(Fault::Macros);
         }
-        match types.contains(self.main) {
+        // One main part, and of this kind: a document does not hold a template's too.
+        let mains = lower.matches("main+xml").count();
+        match mains > 0 && types.matches(self.main).count() == mains {
             true => Ok(()),
             false => Err(Fault::TypeMismatch),
         }
@@ -108,7 +135,12 @@ impl Package {
     /// One step; `None` where the package makes no sense.
     fn step(&mut self, data: &mut &[u8]) -> Result<Option<()>, Fault> {
         Ok(match self.state {
-            State::Signature => self.collect(4, data, Self::signature),
+            State::Signature => {
+                if self.buffer.is_empty() {
+                    self.header_at = self.read;
+                }
+                self.collect(4, data, Self::signature)
+            }
             State::Local => self.collect(26, data, Self::local),
             State::Name => self.collect(self.entry.name + self.entry.extra, data, Self::name),
             State::Data => self.stored(data),
@@ -126,25 +158,7 @@ impl Package {
             State::CentralName => {
                 self.collect(self.entry.name + self.entry.extra, data, Self::central_name)
             }
-            State::End => self.collect(18, data, |package| {
-                package.left = u64::from(u16_at(&package.buffer, 16));
-                package.state = match package.left {
-                    0 => State::Done,
-                    _ => State::Comment,
-                };
-                Some(())
-            }),
-            State::Comment => {
-                let skipped = data
-                    .len()
-                    .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                *data = &data[skipped..];
-                self.left -= skipped as u64;
-                if self.left == 0 {
-                    self.state = State::Done;
-                }
-                Some(())
-            }
+            State::End => self.collect(18, data, Self::end),
             State::Done => return Err(Fault::TrailingData),
             State::Broken => None,
         })
@@ -173,11 +187,30 @@ impl Package {
 
     fn signature(&mut self) -> Option<()> {
         self.state = match &self.buffer[..] {
-            b"PK\x03\x04" if self.listed == 0 => State::Local,
-            b"PK\x01\x02" => State::Central,
+            b"PK\x03\x04" if self.list_at.is_none() => State::Local,
+            b"PK\x01\x02" => {
+                self.list_at.get_or_insert(self.header_at);
+                State::Central
+            }
             b"PK\x05\x06" => State::End,
             _ => return None,
         };
+        Some(())
+    }
+
+    /// The record that readers begin with says what was read: another list, or one behind a comment,
+    /// would be another package.
+    fn end(&mut self) -> Option<()> {
+        let record = &self.buffer;
+        let list_at = self.list_at?;
+        let told = u32_at(record, 0) == 0
+            && usize::from(u16_at(record, 4)) == self.listed
+            && usize::from(u16_at(record, 6)) == self.listed
+            && u64::from(u32_at(record, 8)) == self.header_at - list_at
+            && u64::from(u32_at(record, 12)) == list_at
+            && u16_at(record, 16) == 0;
+        told.then_some(())?;
+        self.state = State::Done;
         Some(())
     }
 
@@ -213,8 +246,15 @@ impl Package {
         self.entry.is_types = name == TYPES;
         self.has_types |= self.entry.is_types;
         // A second entry of one name is one that some readers see and others do not.
-        (self.names.len() < MAX_ENTRIES && self.names.insert(digest(Domain::Custom, &name)))
-            .then_some(())?;
+        let place = Place {
+            at: self.header_at,
+            compressed: self.entry.compressed,
+            deflated: self.entry.deflated,
+        };
+        self.last = digest(Domain::Custom, &name);
+        let known = self.names.insert(self.last, place).is_some();
+        let other_name = has_other_name(self.buffer.get(self.entry.name..)?);
+        (!known && !other_name && self.names.len() <= MAX_ENTRIES).then_some(())?;
         self.left = self.entry.compressed;
         if self.entry.deflated && (self.entry.described || self.entry.is_types) {
             self.entry.inflater = Some(Box::new(Decompress::new(false)));
@@ -295,12 +335,18 @@ impl Package {
             .as_ref()
             .map(|inflater| inflater.total_in());
         (read == Some(u64::from(u32_at(&self.buffer, at)))).then_some(())?;
+        self.names.get_mut(&self.last)?.compressed = read?;
         self.state = State::Signature;
         Some(())
     }
 
     fn central(&mut self) -> Option<()> {
         let header = &self.buffer;
+        self.claimed = Place {
+            at: u64::from(u32_at(header, 38)),
+            compressed: u64::from(u32_at(header, 16)),
+            deflated: u16_at(header, 6) == 8,
+        };
         self.entry.name = usize::from(u16_at(header, 24));
         self.entry.extra = usize::from(u16_at(header, 26)) + usize::from(u16_at(header, 28));
         (1..=MAX_NAME).contains(&self.entry.name).then_some(())?;
@@ -312,10 +358,22 @@ impl Package {
         let name = self.buffer.get(..self.entry.name)?.to_ascii_lowercase();
         self.listed += 1;
         self.state = State::Signature;
-        self.names
-            .contains(&digest(Domain::Custom, &name))
-            .then_some(())
+        let found = self.names.get(&digest(Domain::Custom, &name)).copied();
+        let other_name = has_other_name(self.buffer.get(self.entry.name..)?);
+        (found == Some(self.claimed) && !other_name).then_some(())
     }
+}
+
+/// Whether extra fields give an entry a second name (Info-ZIP's Unicode path).
+fn has_other_name(mut extra: &[u8]) -> bool {
+    while extra.len() >= 4 {
+        if extra.starts_with(b"up") {
+            return true;
+        }
+        let size = usize::from(u16_at(extra, 2));
+        extra = extra.get(4 + size..).unwrap_or_default();
+    }
+    false
 }
 
 impl fmt::Debug for Package {
@@ -366,6 +424,7 @@ mod tests {
         use std::io::Write as _;
         let (mut file, mut central) = (Vec::new(), Vec::new());
         for (name, text) in entries {
+            let at = (file.len() as u32).to_le_bytes();
             let mut data = text.as_bytes().to_vec();
             if deflated {
                 let level = flate2::Compression::default();
@@ -398,13 +457,66 @@ mod tests {
                 file.extend([0; 4]);
             }
             central.extend(b"PK\x01\x02\x14\0");
+            let mut common = common;
+            common[4] = &size;
             central.extend(common.concat());
-            central.extend([0; 14]);
+            central.extend([0; 10]);
+            central.extend(at);
             central.extend(name.bytes());
         }
+        let (list_at, list) = (file.len() as u32, central.len() as u32);
         file.extend(&central);
-        file.extend(b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0ok");
+        file.extend(b"PK\x05\x06\0\0\0\0");
+        file.extend([entries.len() as u8, 0, entries.len() as u8, 0]);
+        file.extend(list.to_le_bytes());
+        file.extend(list_at.to_le_bytes());
+        file.extend([0, 0]);
         file
+    }
+
+    /// Every way to point a reader that begins at the end to another package.
+    #[test]
+    fn a_list_that_says_something_else_is_refused() {
+        let types = types(WORD);
+        let hidden = zip(
+            &[("[Content_Types].xml", "x"), ("vbaProject.bin", "x")],
+            false,
+            false,
+        );
+        let hidden = as_text(&hidden);
+        let entries = [("[Content_Types].xml", &*types), ("a.bin", &*hidden)];
+        let file = zip(&entries, false, false);
+        assert_eq!(verdict(&file), Ok(()));
+        let end = file.len() - 22;
+        let list = u32_at(&file, end + 16) as usize;
+        let at = |at: usize, bytes: &[u8]| {
+            let mut changed = file.clone();
+            changed[at..at + bytes.len()].copy_from_slice(bytes);
+            changed
+        };
+        let inner = memchr::memmem::find(&file, hidden.as_bytes()).unwrap() as u32;
+        for (name, changed) in [
+            ("another list", at(end + 16, &inner.to_le_bytes())),
+            ("a shorter list", at(end + 12, &[1, 0, 0, 0])),
+            ("fewer entries", at(end + 10, &[1, 0])),
+            ("another disk", at(end + 4, &[1, 0])),
+            (
+                "another place of an entry",
+                at(list + 42, &inner.to_le_bytes()),
+            ),
+            ("another size", at(list + 20, &[1, 0, 0, 0])),
+            ("another method", at(list + 10, &[8, 0])),
+            ("a comment", [&at(end + 20, &[2, 0])[..], b"ok"].concat()),
+        ] {
+            assert_eq!(verdict(&changed), Err(Fault::Content), "{name}");
+        }
+        assert!(has_other_name(b"\x01\0\x01\0xup\x02\0ab"));
+        assert!(!has_other_name(b"\x01\0\x02\0up"));
+    }
+
+    /// The zip as text, which the builder takes.
+    fn as_text(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).expect("small sizes are ASCII")
     }
 
     fn types(main: &str) -> String {
@@ -454,6 +566,17 @@ mod tests {
             (
                 of("wordprocessingml.template.main+xml", "word/x"),
                 Fault::TypeMismatch,
+            ),
+            (
+                of(
+                    "wordprocessingml.template.main+xml x.wordprocessingml.document.main+xml",
+                    "word/x",
+                ),
+                Fault::TypeMismatch,
+            ),
+            (
+                of("x\"/><!-- wordprocessingml.document.main+xml", "word/x"),
+                Fault::Content,
             ),
             (
                 of("spreadsheetml.sheet.main+xml", "xl/workbook.xml"),

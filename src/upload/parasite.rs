@@ -71,20 +71,30 @@ impl Parasites {
                 self.zip_at = Some(from + at as u64);
             }
         }
-        if !self.picture {
-            return Ok(());
-        }
         let begins = |text: &[u8], word: &[u8]| {
             let head = text.get(..word.len());
             head.is_some_and(|head| head.eq_ignore_ascii_case(word))
         };
+        let (picture, near) = (self.picture, SNIFFED.saturating_sub(from));
         let script = |at: usize| {
             let text = &data[at..];
-            matches!(text.get(1), Some(b'?' | b's' | b'S' | b'h' | b'H'))
-                && SCRIPTS.iter().any(|word| begins(text, word))
+            match text.get(1) {
+                // An interpreter looks for it everywhere.
+                Some(b'?') => {
+                    begins(text, b"<?php") && (picture || text.get(5).is_some_and(is_space))
+                }
+                // A browser looks for a page at the beginning.
+                Some(b'!' | b's' | b'S' | b'h' | b'H') => {
+                    (picture || (at as u64) < near) && PAGES.iter().any(|word| begins(text, word))
+                }
+                _ => false,
+            }
         };
         if memchr::memchr_iter(b'<', data).any(script) {
             return Err(Fault::Stacked);
+        }
+        if !picture {
+            return Ok(());
         }
         // Readers of PDF look for its head this far in.
         let near = usize::try_from(PDF_REACH.saturating_sub(from)).unwrap_or(0);
@@ -100,7 +110,12 @@ fn is_end_record(record: &[u8]) -> bool {
     record[4..8] == [0; 4] && record[8..10] == record[10..12]
 }
 
-const SCRIPTS: &[&[u8]] = &[b"<?php", b"<script", b"<html"];
+fn is_space(byte: &u8) -> bool {
+    byte.is_ascii_whitespace()
+}
+
+const PAGES: &[&[u8]] = &[b"<!doctype html", b"<script", b"<html"];
+const SNIFFED: u64 = 1_024;
 const END_RECORD: u64 = 22;
 const SEAM: usize = END_RECORD as usize - 1;
 const PDF_REACH: u64 = 1_024 + 5;
@@ -145,7 +160,22 @@ mod tests {
 
     #[test]
     fn pictures_hold_no_scripts_and_no_documents() {
-        for word in ["<?php", "<?PhP", "<script", "<HTML", "%PDF-"] {
+        for word in ["<?php ", "<?PhP\n", "<script", "<HTML", "<!DOCTYPE html"] {
+            for before in [0, 20, 21, 22, 999] {
+                let file = [&vec![7; before][..], word.as_bytes(), &[7; 50]].concat();
+                for make in [Parasites::in_picture, Parasites::in_document] {
+                    assert_eq!(verdict(make, &file), Err(Fault::Stacked), "{word}");
+                }
+                // Far behind, a document may speak of pages, and holds no program.
+                let file = [&vec![7; 2_000 + before][..], word.as_bytes()].concat();
+                let expected = match word.starts_with("<?") {
+                    true => Err(Fault::Stacked),
+                    false => Ok(()),
+                };
+                assert_eq!(verdict(Parasites::in_document, &file), expected, "{word}");
+            }
+        }
+        for word in ["<?php", "%PDF-"] {
             for before in [0, 20, 21, 22, 999] {
                 let file = [&vec![7; before][..], word.as_bytes(), &[7; 50]].concat();
                 assert_eq!(

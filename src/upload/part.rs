@@ -14,6 +14,8 @@ pub(super) struct PartHead {
     pub(super) file_name: Option<String>,
     /// The declared media type, in lower case, without parameters.
     pub(super) media_type: Option<String>,
+    /// Its data has to be ASCII, since its charset is dropped where it is written anew.
+    pub(super) ascii: bool,
 }
 
 impl PartHead {
@@ -37,7 +39,11 @@ impl PartHead {
         for line in lines {
             let (name, value) = field(line)?;
             if name.eq_ignore_ascii_case("content-type") && head.media_type.is_none() {
-                head.media_type = Some(part_type(value)?);
+                let part_type = part_type(value)?;
+                if part_type.latin {
+                    return Err(Fault::PartEncoding);
+                }
+                head.media_type = Some(part_type.essence);
             } else if name.eq_ignore_ascii_case("content-transfer-encoding") && !encoded {
                 encoded = true;
                 let plain = ["7bit", "8bit", "binary"];
@@ -83,6 +89,10 @@ impl PartHead {
                 encoded = true;
             }
         }
+        let (media_type, ascii) = match media_type {
+            Some(part_type) => (Some(part_type.essence), part_type.latin),
+            None => (None, false),
+        };
         let head = Self {
             media_type,
             ..disposition.ok_or(Fault::PartHead)?
@@ -91,7 +101,7 @@ impl PartHead {
         let mut written = BytesMut::new();
         head.write(&mut written);
         match Self::parse(written.get(..written.len() - 2).unwrap_or_default()) {
-            Ok(read) if read == head => Ok(head),
+            Ok(read) if read == head => Ok(Self { ascii, ..head }),
             _ => Err(Fault::Disposition),
         }
     }
@@ -137,7 +147,7 @@ impl PartHead {
         Ok(Self {
             name: escaped(&name.ok_or(Fault::Disposition)?),
             file_name: file_name.map(|name| escaped(&name)),
-            media_type: None,
+            ..Self::default()
         })
     }
 
@@ -165,7 +175,10 @@ impl PartHead {
             .ok_or(Fault::Disposition)?;
         let (name, rest) = quoted(rest)?;
         let escaped = name.chars().any(|c| c.is_control() || c == '\\');
-        if name.is_empty() || escaped || holds_word(name, "filename") {
+        // After a word that only ends like it, multer looks on from the next byte, and takes that for
+        // the beginning of one.
+        let doubled = name.contains("filenamefilename");
+        if name.is_empty() || escaped || doubled || holds_word(name, "filename") {
             return Err(Fault::Disposition);
         }
         let file_name = match rest.strip_prefix("; filename=\"") {
@@ -178,7 +191,7 @@ impl PartHead {
         Ok(Self {
             name: name.to_owned(),
             file_name: file_name.ok_or(Fault::Disposition)?,
-            media_type: None,
+            ..Self::default()
         })
     }
 }
@@ -292,6 +305,7 @@ mod tests {
                 name: "file".into(),
                 file_name: Some("käse 1.png".into()),
                 media_type: Some("image/png".into()),
+                ascii: false,
             })
         );
         let field = parse(&["content-disposition: form-data; name=\"note\""]).unwrap();

@@ -26,10 +26,12 @@ pub const MIB: u64 = 1_024 * KIB;
 /// | [`max_field`](Self::max_field) | 64 KiB | 413 |
 /// | [`max_parts`](Self::max_parts) | 64 | 413 |
 /// | [`max_part_head`](Self::max_part_head) | 4 KiB | 413 |
+/// | [`max_part_headers`](Self::max_part_headers) | 8 | 413 |
 /// | [`max_name`](Self::max_name) | 128 bytes | 413 |
 /// | [`max_file_name`](Self::max_file_name) | 255 bytes | 413 |
 /// | [`max_boundary`](Self::max_boundary) | 70 bytes | 400 |
 /// | [`idle`](Self::idle) | 20 s | 408 |
+/// | [`min_rate`](Self::min_rate) | 240 bytes/s | 408 |
 /// | [`deadline`](Self::deadline) | 10 minutes | 408 |
 /// | [`scan_timeout`](Self::scan_timeout) | 10 s | 503 |
 ///
@@ -54,15 +56,18 @@ pub struct UploadPolicy {
     pub(super) max_field: u64,
     pub(super) max_parts: usize,
     pub(super) max_part_head: usize,
+    pub(super) max_part_headers: usize,
     pub(super) max_name: usize,
     pub(super) max_file_name: usize,
     pub(super) max_boundary: usize,
     pub(super) idle: Duration,
+    pub(super) min_rate: u64,
     pub(super) deadline: Duration,
     pub(super) scanner: Option<AnyScanner>,
     pub(super) scan_timeout: Duration,
     pub(super) spool: Option<Spool>,
     pub(super) compat: bool,
+    pub(super) gzip_ratio: Option<u64>,
 }
 
 /// One allowed type.
@@ -75,6 +80,11 @@ pub(super) struct AllowedType {
 }
 
 impl AllowedType {
+    /// The extension of a name to store a file of this type under.
+    pub(super) fn extension(&self) -> Option<&str> {
+        self.extensions.first().map(|extension| &**extension)
+    }
+
     /// Whether files of this type are named like that.
     pub(super) fn is_named(&self, extension: &str) -> bool {
         if self.extensions.is_empty() {
@@ -214,6 +224,14 @@ impl UploadPolicy {
         }
     }
 
+    /// The most header lines of one part.
+    pub fn max_part_headers(self, lines: usize) -> Self {
+        Self {
+            max_part_headers: lines,
+            ..self
+        }
+    }
+
     /// The longest name of a part, in bytes.
     pub fn max_name(self, bytes: usize) -> Self {
         Self {
@@ -241,6 +259,15 @@ impl UploadPolicy {
     /// The longest wait for the next bytes.
     pub fn idle(self, idle: Duration) -> Self {
         Self { idle, ..self }
+    }
+
+    /// The fewest bytes a second, on average over the time in which the gate waited for the client;
+    /// as much of it as [`idle`](Self::idle) is free. 0 sets no such bound.
+    pub fn min_rate(self, bytes_per_second: u64) -> Self {
+        Self {
+            min_rate: bytes_per_second,
+            ..self
+        }
     }
 
     /// The longest time from the request's head to the body's end.
@@ -291,6 +318,20 @@ impl UploadPolicy {
         }
     }
 
+    /// Takes bodies with `Content-Encoding: gzip` too, and hands the handler the decoded body, without
+    /// that field and without `Content-Length`.
+    ///
+    /// All sizes are those of the decoded body; the encoded one may be as large as
+    /// [`max_body`](Self::max_body) too. A body that decodes to more than `max_ratio` times its size
+    /// (and more than 64 KiB) is answered 413, one that does not decode 400. Without this an encoded
+    /// body is answered 415.
+    pub fn accept_gzip(self, max_ratio: u32) -> Self {
+        Self {
+            gzip_ratio: Some(max_ratio.into()),
+            ..self
+        }
+    }
+
     pub(super) fn body_limit(&self) -> u64 {
         self.max_body.unwrap_or_else(|| {
             let files = u64::try_from(self.max_files).unwrap_or(u64::MAX);
@@ -314,15 +355,18 @@ impl UploadPolicy {
             max_field: 64 * KIB,
             max_parts: 64,
             max_part_head: 4 * KIB as usize,
+            max_part_headers: 8,
             max_name: 128,
             max_file_name: 255,
             max_boundary: 70,
             idle: Duration::from_secs(20),
+            min_rate: 240,
             deadline: Duration::from_secs(600),
             scanner: None,
             scan_timeout: Duration::from_secs(10),
             spool: None,
             compat: false,
+            gzip_ratio: None,
         }
     }
 }

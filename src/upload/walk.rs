@@ -6,8 +6,8 @@
 //! part     = head CRLF CRLF data
 //! ```
 //!
-//! `"--" boundary` occurs nowhere else, not even inside a line of data: whatever a reader takes for
-//! a delimiter, it takes the same ones.
+//! `"--" boundary` occurs nowhere else, not even inside a line of data or of a head: whatever a
+//! reader takes for a delimiter, it takes the same ones.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem::Finder;
@@ -39,6 +39,7 @@ pub(super) struct Walk {
     hold: BytesMut,
     window: usize,
     max_head: usize,
+    max_headers: usize,
     /// `--` and the new boundary, where the body is written anew.
     rewritten: Option<Box<[u8]>>,
     /// An empty line before the first boundary was passed over.
@@ -64,8 +65,8 @@ enum State {
 
 impl Walk {
     /// A walk that keeps back at most `window` bytes of a part's data, and takes at most `max_head`
-    /// bytes of a part's head.
-    pub(super) fn new(boundary: &str, window: usize, max_head: usize) -> Self {
+    /// bytes and `max_headers` lines of a part's head.
+    pub(super) fn new(boundary: &str, window: usize, max_head: usize, max_headers: usize) -> Self {
         let delimiter = format!("--{boundary}");
         Self {
             delimiter: Finder::new(delimiter.as_bytes()).into_owned(),
@@ -73,6 +74,7 @@ impl Walk {
             hold: BytesMut::new(),
             window,
             max_head,
+            max_headers,
             rewritten: None,
             led: false,
         }
@@ -220,8 +222,13 @@ impl Walk {
         rest.advance(end - before);
         self.hold.truncate(end);
         let block = self.hold.get(at..end - 2).unwrap_or_default();
+        if memchr::memchr_iter(b'\n', block).count() > self.max_headers {
+            return Err(Fault::HeaderCount);
+        }
         let head = match self.is_rewriting() {
             true => PartHead::parse_compat(block)?,
+            // A reader that looks for boundaries first finds one here.
+            false if self.delimiter.find(block).is_some() => return Err(Fault::Boundary),
             false => PartHead::parse(block)?,
         };
         let mut end = end;

@@ -1,6 +1,9 @@
 //! Request bodies that do what a test says.
 #![allow(dead_code, unreachable_pub)]
 
+#[cfg(feature = "upload")]
+pub mod form;
+
 use std::{
     collections::VecDeque,
     io,

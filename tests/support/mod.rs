@@ -1,8 +1,13 @@
 //! What several test files share.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
+#[cfg(feature = "clamd")]
+pub mod chromium;
+pub mod clamd;
 pub mod daemon;
 pub mod postgres;
 pub mod probe;
 pub mod redis;
 pub mod server;
+#[cfg(feature = "refresh-token")]
+pub mod store;

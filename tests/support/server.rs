@@ -34,7 +34,7 @@ impl Server {
         let log = Arc::new(Mutex::new(String::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let lines = log.clone();
-        thread::spawn(move || {
+        let told = thread::spawn(move || {
             let mut line = String::new();
             while stderr.read_line(&mut line).is_ok_and(|read| read > 0) {
                 lines.lock().unwrap().push_str(&line);
@@ -45,10 +45,18 @@ impl Server {
         BufReader::new(child.stdout.as_mut().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let addr = line
+        let Some(addr) = line
             .trim_end()
             .strip_prefix("secure_api listening on http://")
-            .unwrap_or_else(|| panic!("no address: {line:?}\n{}", log.lock().unwrap()));
+        else {
+            let _ = child.kill();
+            let status = child.wait();
+            let _ = told.join();
+            panic!(
+                "no address but {line:?}, then {status:?}\n{}",
+                log.lock().unwrap()
+            );
+        };
         Self {
             addr: addr.parse().unwrap(),
             child,

@@ -65,9 +65,27 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Runs candidates in turn and prints the median nanoseconds of a call, what it adds to the first
-/// candidate, the ratio of that to the second one's, and allocations of a call.
-pub fn compare(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -> Vec<f64> {
+/// What a candidate took.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Nanoseconds of a call.
+    pub time: f64,
+    /// Nanoseconds beyond the first candidate's.
+    pub added: f64,
+    /// The same to what the second candidate adds, in each round.
+    pub ratio: f64,
+    /// Allocations of a call beyond the first candidate's.
+    pub allocations: f64,
+}
+
+/// Measures candidates, and tells the median nanoseconds of a call.
+pub fn compare(title: &str, rounds: usize, candidates: Vec<Candidate<'_>>) -> Vec<f64> {
+    let measured = measure(title, rounds, candidates);
+    measured.iter().map(|measured| measured.time).collect()
+}
+
+/// Runs candidates in turn, and shows on standard error what they took, by the median of rounds.
+pub fn measure(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -> Vec<Measured> {
     let calls: Vec<u32> = candidates
         .iter_mut()
         .map(|candidate| {
@@ -96,26 +114,52 @@ pub fn compare(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -
             allocated[index] = (allocations() - before) as f64 / f64::from(calls[index]);
         }
     }
-    let added = |index: usize| {
-        let each = times[index].iter().zip(&times[0]).map(|(a, b)| a - b);
-        median(each.collect())
-    };
-    println!("\n{title}");
-    let mut medians = Vec::new();
-    for (index, candidate) in candidates.iter().enumerate() {
-        let ratios = times[index].iter().zip(&times[0]).zip(&times[1.min(times.len() - 1)]);
-        let ratio = median(ratios.map(|((own, base), peer)| (own - base) / (peer - base)).collect());
-        println!(
-            "  {:<44} {:>8.1} ns  added {:>8.1}  ratio {:>6.2}  allocations {:>5.2}",
-            candidate.name,
-            median(times[index].clone()),
-            added(index),
-            if index == 0 { 0.0 } else { ratio },
-            allocated[index] - if index == 0 { 0.0 } else { allocated[0] },
+    let peer = &times[1.min(times.len() - 1)];
+    eprintln!("\n{title}");
+    let measured = candidates.iter().enumerate().map(|(index, candidate)| {
+        let own = &times[index];
+        let pairs = own.iter().zip(&times[0]);
+        let added = median(pairs.clone().map(|(own, base)| own - base).collect());
+        let ratios = pairs
+            .zip(peer)
+            .map(|((own, base), peer)| (own - base) / (peer - base));
+        let measured = Measured {
+            time: median(own.clone()),
+            added,
+            ratio: if index == 0 {
+                0.0
+            } else {
+                median(ratios.collect())
+            },
+            allocations: allocated[index] - if index == 0 { 0.0 } else { allocated[0] },
+        };
+        eprintln!(
+            "  {:<48} {:>8.1} ns  added {:>8.1}  ratio {:>6.2}  allocations {:>5.2}",
+            candidate.name, measured.time, measured.added, measured.ratio, measured.allocations,
         );
-        medians.push(median(times[index].clone()));
-    }
-    medians
+        measured
+    });
+    measured.collect()
+}
+
+/// What a figure has to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Budget {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// Prints one line of the table that `run.sh` makes: `name ours peer ratio budget ok|over`,
+/// separated by tabs. `judged` is what the budget is about: the ratio to the peer, or, where there
+/// is no peer, the figure itself.
+pub fn row(name: &str, ours: f64, peer: Option<f64>, judged: f64, budget: Budget) {
+    let (sign, bound, holds) = match budget {
+        Budget::AtMost(bound) => ("<=", bound, judged <= bound),
+        Budget::AtLeast(bound) => (">=", bound, judged >= bound),
+    };
+    let peer = peer.map_or("-".to_owned(), |peer| format!("{peer:.1}"));
+    let verdict = if holds { "ok" } else { "over" };
+    println!("{name}\t{ours:.1}\t{peer}\t{judged:.2}\t{sign}{bound}\t{verdict}");
 }
 
 /// The middle of some numbers.

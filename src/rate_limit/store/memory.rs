@@ -1,6 +1,12 @@
 //! Shards of tables, each behind its own lock.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    hash::Hasher as _,
+    hint,
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
+};
 
 use siphasher::sip::SipHasher13;
 
@@ -42,17 +48,50 @@ pub(in super::super) struct Held<'a> {
     now: u64,
 }
 
-/// Aligned so that two shards never share a cache line.
+/// Two cache lines, which no other shard shares.
 #[repr(align(128))]
 struct Shard(Mutex<State>);
 
+/// In the order that puts what each charge writes, the lock's own word and the reading, on the
+/// first line, and what is only read behind it: threads that charge one key hand over two lines,
+/// this one and the entry's.
+#[repr(C)]
 struct State {
-    table: Table,
-    window: Window,
-    limit: u32,
     /// The latest reading seen: time does not go back in a shard.
     now: u64,
-    settled: u64,
+    table: Table,
+    /// When times in slots have to be settled again.
+    settle_at: u64,
+    limit: u32,
+    window: Window,
+    /// `None` before the first.
+    resets: Option<Box<Resets>>,
+}
+
+const _: () = assert!(size_of::<Shard>() == 128);
+
+/// What operators made forgotten, as long as charges from before may still be given back: a refund
+/// of one must not be taken from what the key was charged since.
+#[derive(Default)]
+struct Resets {
+    count: u64,
+    /// Charges from before this one are not given back, whatever their key.
+    dropped: u64,
+    recent: VecDeque<Reset>,
+}
+
+struct Reset {
+    key: [u32; 4],
+    number: u64,
+    at: u64,
+}
+
+/// Why a key was not charged.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Denied {
+    /// Nanoseconds until it would be.
+    pub(in super::super) wait: u64,
+    pub(in super::super) left: Left,
 }
 
 impl Address {
@@ -130,9 +169,10 @@ impl Store {
             Shard(Mutex::new(State {
                 table: Table::new(kind.key_words(), window.words(), max),
                 window,
+                settle_at: window.horizon(),
                 limit,
+                resets: None,
                 now: 0,
-                settled: 0,
             }))
         };
         Self {
@@ -142,8 +182,7 @@ impl Store {
         }
     }
 
-    /// Charges a key that has an entry, when its limit admits that; what is then left. `None` says
-    /// nothing but that it takes [`hold`](Self::hold) to find out.
+    /// Charges a key when its limit admits that. With `want_left`, says what is then left.
     #[inline]
     pub(in super::super) fn charge(
         &self,
@@ -151,31 +190,34 @@ impl Store {
         now: u64,
         cost: u32,
         want_left: bool,
-    ) -> Option<Left> {
+    ) -> Result<Left, Denied> {
         let (shard, home) = self.spot(&address);
         let mut guard = lock(&self.shards[shard]);
-        let state = &mut *guard;
-        state.advance(now);
+        let now = guard.advance(now);
+        let State {
+            window,
+            table,
+            limit,
+            ..
+        } = &mut *guard;
         let probe = Probe {
             key: address.words(),
             home,
             row: 0,
         };
-        let index = state.table.find(&probe)?;
-        let slot = state.table.existing_mut(Place::Entry(index), &probe)?;
-        let ticket = state
-            .window
-            .judge(slot, state.now, state.limit, cost)
-            .ok()?;
-        state.window.commit(slot, ticket, cost);
-        Some(if want_left {
-            state.window.left(slot, state.now, state.limit)
-        } else {
-            Left {
-                units: 0,
-                more_in: 0,
-            }
-        })
+        let Some(slot) = table.find_mut(&probe) else {
+            return self
+                .held(shard, guard, probe, &address, now)
+                .charge(cost, want_left);
+        };
+        match window.charge(slot, now, *limit, cost) {
+            Ok(()) if want_left => Ok(window.left(slot, now, *limit)),
+            Ok(()) => Ok(Left::NONE),
+            Err(wait) => Err(Denied {
+                wait,
+                left: window.left(slot, now, *limit),
+            }),
+        }
     }
 
     /// Locks the shard of a key and finds the key's slot.
@@ -183,22 +225,36 @@ impl Store {
     pub(in super::super) fn hold(&self, address: Address, now: u64) -> Held<'_> {
         let (shard, home) = self.spot(&address);
         let mut guard = lock(&self.shards[shard]);
-        let state = &mut *guard;
-        state.advance(now);
-        let now = state.now;
-        let mut probe = Probe {
+        let now = guard.advance(now);
+        let probe = Probe {
             key: address.words(),
             home,
             row: 0,
         };
-        let place = match state.table.find(&probe) {
-            Some(index) => Place::Entry(index),
-            None => {
-                // Shards differ in which prefixes share a row, so that no two always do.
-                probe.row = (self.hash(!address.prefix()) >> (shard % 56)) as u8;
-                state.table.place(&probe, &state.window, now)
-            }
-        };
+        match guard.table.find(&probe) {
+            Some(index) => Held {
+                shard: guard,
+                probe,
+                place: Place::Entry(index),
+                now,
+            },
+            None => self.held(shard, guard, probe, &address, now),
+        }
+    }
+
+    /// A key that has no entry, held.
+    fn held<'a>(
+        &self,
+        shard: usize,
+        mut guard: MutexGuard<'a, State>,
+        mut probe: Probe,
+        address: &Address,
+        now: u64,
+    ) -> Held<'a> {
+        // Shards differ in which prefixes share a row, so that no two always do.
+        probe.row = (self.hash(!address.prefix()) >> (shard % 56)) as u8;
+        let State { table, window, .. } = &mut *guard;
+        let place = table.place(&probe, window, now);
         Held {
             shard: guard,
             probe,
@@ -210,8 +266,13 @@ impl Store {
     /// Forgets what a key has used up.
     pub(in super::super) fn reset(&self, address: Address, now: u64) {
         let mut held = self.hold(address, now);
-        let State { table, .. } = &mut *held.shard;
-        table.forget(&held.probe);
+        if let Place::Entry(_) = held.place {
+            let (key, at) = (held.probe.key, held.now);
+            let state = &mut *held.shard;
+            state.table.forget(&held.probe);
+            let memory = state.window.memory();
+            state.resets.get_or_insert_default().note(key, at, memory);
+        }
     }
 
     /// Holds keys to another limit from now on, by another window where the one in use cannot, and
@@ -229,7 +290,7 @@ impl Store {
                 window.adopt(slot, now, &old, held);
             });
             state.window = window;
-            state.settled = now;
+            state.settle_at = now.saturating_add(window.horizon());
         }
     }
 
@@ -259,7 +320,13 @@ impl Store {
         let hash = match address.kind {
             // Already a digest under a key that nobody outside knows.
             AddressKind::Digest => address.bits[1],
-            _ => self.hash(address.bits[0]),
+            // One block of the hash instead of two.
+            AddressKind::V4 => {
+                let mut hasher = self.hasher;
+                hasher.write_u32(address.bits[0] as u32);
+                hasher.finish()
+            }
+            AddressKind::V6 | AddressKind::Site => self.hash(address.bits[0]),
         };
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
         (shard, hash as u16)
@@ -294,13 +361,44 @@ impl Held<'_> {
             ticket,
             at: self.now,
             cost,
+            resets: self.shard.resets.as_ref().map_or(0, |resets| resets.count),
         }
     }
 
-    /// Gives back what was charged.
+    /// Judges and charges.
+    fn charge(mut self, cost: u32, want_left: bool) -> Result<Left, Denied> {
+        match self.judge(None, cost) {
+            Ok(ticket) => {
+                self.commit(ticket, cost);
+                Ok(if want_left {
+                    self.left(None)
+                } else {
+                    Left::NONE
+                })
+            }
+            Err(wait) => Err(Denied {
+                wait,
+                left: self.left(None),
+            }),
+        }
+    }
+
+    /// Gives back what was charged, unless it has been forgotten.
     pub(in super::super) fn refund(&mut self, charged: Charged, quota: Option<u32>) {
         let limit = self.limit(quota);
-        let State { table, window, .. } = &mut *self.shard;
+        let key = self.probe.key;
+        let State {
+            table,
+            window,
+            resets,
+            ..
+        } = &mut *self.shard;
+        if resets
+            .as_ref()
+            .is_some_and(|resets| resets.forbid(key, charged.resets))
+        {
+            return;
+        }
         if let Some(slot) = table.existing_mut(self.place, &self.probe) {
             window.refund(slot, charged, self.now, limit);
         }
@@ -327,13 +425,15 @@ impl Held<'_> {
 }
 
 impl State {
+    /// The time to judge by.
     #[inline]
-    fn advance(&mut self, now: u64) {
+    fn advance(&mut self, now: u64) -> u64 {
         let before = self.now;
         self.now = before.max(now);
-        if self.now - self.settled >= self.window.horizon() {
+        if self.now >= self.settle_at {
             self.settle(before);
         }
+        self.now
     }
 
     #[cold]
@@ -343,16 +443,76 @@ impl State {
         }
         let (window, now) = (self.window, self.now);
         self.table.each_slot(|slot| window.settle(slot, now));
-        self.settled = now;
+        self.settle_at = now.saturating_add(window.horizon());
+    }
+}
+
+impl Resets {
+    fn note(&mut self, key: [u32; 4], at: u64, memory: u64) {
+        self.count += 1;
+        while self.recent.front().is_some_and(|old| at - old.at > memory) {
+            self.recent.pop_front();
+        }
+        if self.recent.len() >= MANY_RESETS {
+            self.dropped = self.recent.pop_front().map_or(0, |old| old.number);
+        }
+        self.recent.push_back(Reset {
+            key,
+            number: self.count,
+            at,
+        });
+    }
+
+    /// Whether a key's charge was forgotten that was made after `before` resets.
+    fn forbid(&self, key: [u32; 4], before: u64) -> bool {
+        let newer = self.recent.iter().rev();
+        before < self.dropped
+            || newer
+                .take_while(|reset| reset.number > before)
+                .any(|reset| reset.key == key)
     }
 }
 
 #[inline]
 fn lock(shard: &Shard) -> MutexGuard<'_, State> {
-    // Nothing panics while a shard is locked; were it so, its counts would still stand.
+    match try_lock(shard) {
+        Some(guard) => guard,
+        None => wait(shard),
+    }
+}
+
+#[inline]
+fn try_lock(shard: &Shard) -> Option<MutexGuard<'_, State>> {
+    match shard.0.try_lock() {
+        Ok(guard) => Some(guard),
+        // Nothing panics while a shard is locked; were it so, its counts would still stand.
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// A shard is locked for tens of nanoseconds: sooner than a sleeping thread wakes, and each one
+/// that sleeps makes the other one call the system to wake it. Away for a moment, it leaves the
+/// other one the line for many charges.
+#[cold]
+fn wait(shard: &Shard) -> MutexGuard<'_, State> {
+    for round in 0..SPINS + YIELDS {
+        if round < SPINS {
+            (0..1 << round).for_each(|_| hint::spin_loop());
+        } else {
+            thread::yield_now();
+        }
+        if let Some(guard) = try_lock(shard) {
+            return guard;
+        }
+    }
     shard.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+const SPINS: u32 = 3;
+const YIELDS: u32 = 20;
+/// Resets of a shard that are told apart; past that, charges from before are not given back.
+const MANY_RESETS: usize = 64;
 const SMALL_SHARD: usize = 1_024;
 const LARGE_SHARD: usize = 8_192;
 const MANY_SHARDS: usize = 64;

@@ -5,16 +5,27 @@
 //! never has to be rebuilt, and a lookup touches one or two cache lines. An entry is a word of
 //! metadata, the key's words and the window's words.
 
+use std::ops::Range;
+
 use super::super::window::Window;
 
 /// Slots by key, at most `max` of them.
 #[derive(Debug)]
 pub(super) struct Table {
-    words: Vec<u32>,
+    words: Box<[u32]>,
     /// The number of entries that fit, less one; a power of two less one.
-    mask: usize,
-    key_words: usize,
-    slot_words: usize,
+    mask: u32,
+    /// The first word of the first entry: where a cache line begins.
+    start: u8,
+    key_words: u8,
+    slot_words: u8,
+    stride: u8,
+    /// What a lookup does not need, so that it does not lie between what it needs.
+    rest: Box<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
     len: usize,
     max: usize,
     /// Where the next sweep goes on.
@@ -50,41 +61,39 @@ pub(super) enum Place {
 impl Table {
     pub(super) fn new(key_words: usize, slot_words: usize, max: usize) -> Self {
         Self {
-            words: Vec::new(),
+            words: Box::default(),
             mask: 0,
-            key_words,
-            slot_words,
-            len: 0,
-            max: max.clamp(1, MAX_ENTRIES),
-            hand: 0,
-            rows: Box::default(),
-            overflow: Vec::new(),
-            overflowed: 0,
+            start: 0,
+            key_words: key_words as u8,
+            slot_words: slot_words as u8,
+            stride: stride(key_words, slot_words),
+            rest: Box::new(Rest {
+                len: 0,
+                max: max.clamp(1, MAX_ENTRIES),
+                hand: 0,
+                rows: Box::default(),
+                overflow: Vec::new(),
+                overflowed: 0,
+            }),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.rest.len
     }
 
     /// How many charges went to shared slots.
     pub(super) fn overflowed(&self) -> u64 {
-        self.overflowed
+        self.rest.overflowed
     }
 
     /// The slot at a place; `None` for a key that has none yet.
     #[inline]
     pub(super) fn slot(&self, place: Place, probe: &Probe) -> Option<&[u32]> {
         match place {
-            Place::Entry(index) => {
-                let start = index * self.stride() + 1 + self.key_words;
-                self.words.get(start..start + self.slot_words)
-            }
+            Place::Entry(index) => self.words.get(self.slot_range(index)),
             Place::Vacant => None,
-            Place::Shared => {
-                let start = usize::from(probe.row) * self.slot_words;
-                self.overflow.get(start..start + self.slot_words)
-            }
+            Place::Shared => self.rest.overflow.get(self.shared_range(probe)),
         }
     }
 
@@ -102,52 +111,55 @@ impl Table {
         }
         match *place {
             Place::Entry(index) => {
-                let start = index * self.stride() + 1 + self.key_words;
-                &mut self.words[start..start + self.slot_words]
+                let range = self.slot_range(index);
+                &mut self.words[range]
             }
             Place::Vacant | Place::Shared => {
-                self.overflowed += 1;
-                let start = usize::from(probe.row) * self.slot_words;
-                &mut self.overflow[start..start + self.slot_words]
+                self.rest.overflowed += 1;
+                let range = self.shared_range(probe);
+                &mut self.rest.overflow[range]
             }
         }
     }
 
     /// The slot at a place where there is one.
+    #[inline]
     pub(super) fn existing_mut(&mut self, place: Place, probe: &Probe) -> Option<&mut [u32]> {
         match place {
             Place::Entry(index) => {
-                let start = index * self.stride() + 1 + self.key_words;
-                self.words.get_mut(start..start + self.slot_words)
+                let range = self.slot_range(index);
+                self.words.get_mut(range)
             }
             Place::Vacant => None,
             Place::Shared => {
-                let start = usize::from(probe.row) * self.slot_words;
-                self.overflow.get_mut(start..start + self.slot_words)
+                let range = self.shared_range(probe);
+                self.rest.overflow.get_mut(range)
             }
         }
     }
 
     /// The same keys with slots of another length, each filled by `adopt` from the old one.
     pub(super) fn reslot(&mut self, slot_words: usize, mut adopt: impl FnMut(&mut [u32], &[u32])) {
-        let (old, head) = (self.stride(), 1 + self.key_words);
-        let new = head + slot_words;
-        let mut words = vec![EMPTY; self.words.len() / old * new];
-        let entries = words
-            .chunks_exact_mut(new)
-            .zip(self.words.chunks_exact(old));
-        for (entry, held) in entries.filter(|(_, held)| held[0] != EMPTY) {
+        let head = 1 + usize::from(self.key_words);
+        let (old_slot, old_stride) = (usize::from(self.slot_words), usize::from(self.stride));
+        self.stride = stride(self.key_words.into(), slot_words);
+        self.slot_words = slot_words as u8;
+        let (words, start) = entries_of(self.stride, self.entries());
+        let old = std::mem::replace(&mut self.words, words);
+        let old = &old[std::mem::replace(&mut self.start, start).into()..];
+        for held in old.chunks_exact(old_stride).filter(|held| held[0] != EMPTY) {
+            // Not where it was: the search may begin elsewhere now.
+            let at = self.at(self.vacancy(held[0] as u16));
+            let entry = &mut self.words[at..][..head + slot_words];
             entry[..head].copy_from_slice(&held[..head]);
-            adopt(&mut entry[head..], &held[head..]);
+            adopt(&mut entry[head..], &held[head..][..old_slot]);
         }
-        let mut overflow = vec![0; self.overflow.len() / self.slot_words * slot_words];
+        let mut overflow = vec![0; self.rest.overflow.len() / old_slot * slot_words];
         let slots = overflow.chunks_exact_mut(slot_words);
-        for (slot, held) in slots.zip(self.overflow.chunks_exact(self.slot_words)) {
+        for (slot, held) in slots.zip(self.rest.overflow.chunks_exact(old_slot)) {
             adopt(slot, held);
         }
-        self.words = words;
-        self.overflow = overflow;
-        self.slot_words = slot_words;
+        self.rest.overflow = overflow;
     }
 
     /// Forgets a key and what it has used up.
@@ -159,23 +171,23 @@ impl Table {
 
     /// Forgets every key.
     pub(super) fn clear(&mut self) {
-        self.words.fill(0);
-        self.rows.fill(0);
-        self.overflow = Vec::new();
-        self.len = 0;
+        self.words.fill(EMPTY);
+        self.rest.rows.fill(0);
+        self.rest.overflow = Vec::new();
+        self.rest.len = 0;
     }
 
     /// Visits the slot of every key, the shared ones too.
     pub(super) fn each_slot(&mut self, mut visit: impl FnMut(&mut [u32])) {
-        let (stride, offset) = (self.stride(), 1 + self.key_words);
-        for entry in self.words.chunks_exact_mut(stride) {
+        let slot_words = usize::from(self.slot_words);
+        let offset = 1 + usize::from(self.key_words);
+        for entry in self.words[self.start.into()..].chunks_exact_mut(self.stride.into()) {
             if entry[0] != EMPTY {
-                visit(&mut entry[offset..]);
+                visit(&mut entry[offset..][..slot_words]);
             }
         }
-        self.overflow
-            .chunks_exact_mut(self.slot_words)
-            .for_each(visit);
+        let overflow = self.rest.overflow.chunks_exact_mut(slot_words);
+        overflow.for_each(visit);
     }
 
     #[inline]
@@ -187,24 +199,27 @@ impl Table {
         }
     }
 
+    /// The slot of a key that has an entry.
+    #[inline]
+    pub(super) fn find_mut(&mut self, probe: &Probe) -> Option<&mut [u32]> {
+        let index = self.find(probe)?;
+        self.existing_mut(Place::Entry(index), probe)
+    }
+
     #[inline]
     fn search<const KEY_WORDS: usize>(&self, probe: &Probe) -> Option<usize> {
-        if self.words.is_empty() {
-            return None;
-        }
-        let stride = 1 + KEY_WORDS + self.slot_words;
         let key = probe.key.first_chunk::<KEY_WORDS>()?;
-        let mut index = usize::from(probe.home) & self.mask;
+        let mask = self.mask as usize;
+        let mut index = self.home(probe.home);
         loop {
-            let entry = self.words.get(index * stride..)?;
-            let (meta, entry) = entry.split_first()?;
+            let (meta, entry) = self.words.get(self.at(index)..)?.split_first()?;
             if *meta == EMPTY {
                 return None;
             }
             if entry.first_chunk::<KEY_WORDS>()? == key {
                 return Some(index);
             }
-            index = (index + 1) & self.mask;
+            index = (index + 1) & mask;
         }
     }
 
@@ -215,123 +230,173 @@ impl Table {
         if shared.is_some_and(|slot| !window.is_idle(slot, now)) {
             return Place::Shared;
         }
-        let share = (self.max / SHARE).max(1);
-        let has_room = |table: &Self| {
-            let held = table.rows.get(usize::from(probe.row)).copied();
-            table.len < table.max && usize::from(held.unwrap_or(0)) < share
+        let share = (self.rest.max / SHARE).max(1);
+        let has_room = |rest: &Rest| {
+            let held = rest.rows.get(usize::from(probe.row)).copied();
+            rest.len < rest.max && usize::from(held.unwrap_or(0)) < share
         };
-        if !has_room(self) {
+        if !has_room(&self.rest) {
             self.sweep(SWEEP_WHEN_FULL, window, now);
         }
-        if has_room(self) {
+        if has_room(&self.rest) {
             return Place::Vacant;
         }
-        if self.overflow.is_empty() {
-            let mut slot = vec![0; self.slot_words];
+        if self.rest.overflow.is_empty() {
+            let mut slot = vec![0; self.slot_words.into()];
             window.clear(&mut slot, now);
-            self.overflow = slot.repeat(ROWS);
+            self.rest.overflow = slot.repeat(ROWS);
         }
         Place::Shared
     }
 
     fn insert(&mut self, probe: &Probe, window: &Window, now: u64) -> usize {
-        let entries = if self.words.is_empty() {
-            0
-        } else {
-            self.mask + 1
-        };
+        let entries = self.entries();
         // From half full to three quarters the hand goes round once: the table grows only when
-        // that did not find enough to clear.
-        if self.len * 2 >= entries {
+        // that did not find enough to clear. A small one grows at once.
+        if entries > SMALL && self.rest.len * 2 >= entries {
             self.sweep(SWEEP_ON_INSERT, window, now);
         }
-        if (self.len + 1) * 4 > entries * 3 {
+        if (self.rest.len + 1) * 4 > entries * 3 {
             self.grow(entries);
         }
-        let mut slot = [0; MAX_SLOT_WORDS];
-        let slot = &mut slot[..self.slot_words];
-        window.clear(slot, now);
-        self.rows[usize::from(probe.row)] += 1;
-        self.len += 1;
-        let (stride, key_words) = (self.stride(), self.key_words);
+        self.rest.rows[usize::from(probe.row)] += 1;
+        self.rest.len += 1;
         let index = self.vacancy(probe.home);
-        let entry = &mut self.words[index * stride..][..stride];
+        let (at, key_words) = (self.at(index), usize::from(self.key_words));
+        let entry = &mut self.words[at..][..usize::from(self.stride)];
         entry[0] = OCCUPIED | u32::from(probe.row) << 16 | u32::from(probe.home);
         entry[1..=key_words].copy_from_slice(&probe.key[..key_words]);
-        entry[1 + key_words..].copy_from_slice(slot);
+        let slot = &mut entry[1 + key_words..][..usize::from(self.slot_words)];
+        window.clear(slot, now);
         index
     }
 
     /// The first free entry from `home` on.
     fn vacancy(&self, home: u16) -> usize {
-        let stride = self.stride();
-        let mut index = usize::from(home) & self.mask;
-        while self.words[index * stride] != EMPTY {
-            index = (index + 1) & self.mask;
+        let mask = self.mask as usize;
+        let mut index = self.home(home);
+        while self.words[self.at(index)] != EMPTY {
+            index = (index + 1) & mask;
         }
         index
     }
 
     fn grow(&mut self, entries: usize) {
-        let stride = self.stride();
+        let stride = usize::from(self.stride);
         let entries = (entries * 2).max(MIN_ENTRIES);
-        let old = std::mem::replace(&mut self.words, vec![EMPTY; entries * stride]);
-        self.mask = entries - 1;
-        self.hand = 0;
-        if self.rows.is_empty() {
-            self.rows = vec![0; ROWS].into();
+        let (words, start) = entries_of(self.stride, entries);
+        let old = std::mem::replace(&mut self.words, words);
+        let old = &old[std::mem::replace(&mut self.start, start).into()..];
+        self.mask = (entries - 1) as u32;
+        self.rest.hand = 0;
+        if self.rest.rows.is_empty() {
+            self.rest.rows = vec![0; ROWS].into();
         }
         for entry in old.chunks_exact(stride).filter(|entry| entry[0] != EMPTY) {
-            let index = self.vacancy(entry[0] as u16);
-            self.words[index * stride..][..stride].copy_from_slice(entry);
+            let at = self.at(self.vacancy(entry[0] as u16));
+            self.words[at..][..stride].copy_from_slice(entry);
         }
     }
 
-    /// Looks at the next `entries` entries and removes those whose removal nobody can notice.
+    /// Looks at the next `entries` entries, up to the first whose removal nobody can notice, and
+    /// removes that one. One for each insert is enough, and more at once would make that insert
+    /// slow.
     fn sweep(&mut self, entries: usize, window: &Window, now: u64) {
         if self.words.is_empty() {
             return;
         }
-        let stride = self.stride();
         for _ in 0..entries {
-            let entry = &self.words[self.hand * stride..][..stride];
-            if entry[0] != EMPTY && window.is_idle(&entry[1 + self.key_words..], now) {
+            let hand = self.rest.hand;
+            let slot = &self.words[self.slot_range(hand)];
+            if self.words[self.at(hand)] != EMPTY && window.is_idle(slot, now) {
                 // Another entry may have moved here: the hand stays.
-                self.remove(self.hand);
-            } else {
-                self.hand = (self.hand + 1) & self.mask;
+                return self.remove(hand);
             }
+            self.rest.hand = (hand + 1) & self.mask as usize;
         }
     }
 
     fn remove(&mut self, index: usize) {
-        let stride = self.stride();
-        let row = (self.words[index * stride] >> 16) as u8;
-        self.rows[usize::from(row)] -= 1;
-        self.len -= 1;
+        let (stride, mask) = (usize::from(self.stride), self.mask as usize);
+        let row = (self.words[self.at(index)] >> 16) as u8;
+        self.rest.rows[usize::from(row)] -= 1;
+        self.rest.len -= 1;
         let mut hole = index;
         let mut next = index;
         loop {
-            next = (next + 1) & self.mask;
-            let meta = self.words[next * stride];
+            next = (next + 1) & mask;
+            let meta = self.words[self.at(next)];
             if meta == EMPTY {
                 break;
             }
-            let home = meta as usize & 0xffff & self.mask;
+            let home = self.home(meta as u16);
             // An entry may stand anywhere from its home on.
-            if next.wrapping_sub(home) & self.mask >= next.wrapping_sub(hole) & self.mask {
-                let from = next * stride;
-                self.words.copy_within(from..from + stride, hole * stride);
+            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
+                let (from, to) = (self.at(next), self.at(hole));
+                self.words.copy_within(from..from + stride, to);
                 hole = next;
             }
         }
-        self.words[hole * stride] = EMPTY;
+        let at = self.at(hole);
+        self.words[at] = EMPTY;
+    }
+
+    /// The number of entries that fit.
+    fn entries(&self) -> usize {
+        if self.words.is_empty() {
+            0
+        } else {
+            self.mask as usize + 1
+        }
+    }
+
+    /// Where the search for a key begins: with the first entry of a cache line, so that most keys
+    /// are found in the line that is looked at first.
+    #[inline]
+    fn home(&self, home: u16) -> usize {
+        let first = match self.stride {
+            4 => !3,
+            8 => !1,
+            _ => !0,
+        };
+        usize::from(home) & self.mask as usize & first
+    }
+
+    /// The first word of an entry.
+    #[inline]
+    fn at(&self, index: usize) -> usize {
+        usize::from(self.start) + index * usize::from(self.stride)
     }
 
     #[inline]
-    fn stride(&self) -> usize {
-        1 + self.key_words + self.slot_words
+    fn slot_range(&self, index: usize) -> Range<usize> {
+        let first = self.at(index) + 1 + usize::from(self.key_words);
+        first..first + usize::from(self.slot_words)
     }
+
+    #[inline]
+    fn shared_range(&self, probe: &Probe) -> Range<usize> {
+        let slot_words = usize::from(self.slot_words);
+        let first = usize::from(probe.row) * slot_words;
+        first..first + slot_words
+    }
+}
+
+/// Words of an entry, one more than it needs where whole entries then fill a cache line.
+fn stride(key_words: usize, slot_words: usize) -> u8 {
+    let words = 1 + key_words + slot_words;
+    let pad = (words + 1).is_power_of_two() && words < LINE_WORDS;
+    words as u8 + u8::from(pad)
+}
+
+/// Room for so many entries, empty, and where the first cache line begins in it.
+fn entries_of(stride: u8, entries: usize) -> (Box<[u32]>, u8) {
+    if entries == 0 {
+        return Default::default();
+    }
+    let words = vec![EMPTY; entries * usize::from(stride) + LINE_WORDS - 1].into_boxed_slice();
+    let start = words.as_ptr().align_offset(LINE_WORDS * size_of::<u32>());
+    (words, start.min(LINE_WORDS - 1) as u8)
 }
 
 /// The most keys of one table: the search begins at one of 2^16 places.
@@ -345,7 +410,10 @@ const ROWS: usize = 256;
 /// No row holds more than this part of the table.
 const SHARE: usize = 16;
 const MIN_ENTRIES: usize = 16;
+/// A table of so many entries is not worth the clearing of others' while it can grow.
+const SMALL: usize = 64;
 const SWEEP_ON_INSERT: usize = 4;
-const SWEEP_WHEN_FULL: usize = 64;
+const SWEEP_WHEN_FULL: usize = 8;
+const LINE_WORDS: usize = 16;
 const EMPTY: u32 = 0;
 const OCCUPIED: u32 = 1 << 31;

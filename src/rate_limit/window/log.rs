@@ -73,10 +73,10 @@ impl Log {
         } else {
             ticket.0 as u32
         };
-        let cost = cost as usize;
-        for index in 0..slot.len() {
-            slot[index] = slot.get(index + cost).copied().unwrap_or(stamp);
-        }
+        let cost = (cost as usize).min(slot.len());
+        let kept = slot.len() - cost;
+        slot.copy_within(cost.., 0);
+        slot[kept..].fill(stamp);
     }
 
     pub(super) fn refund(&self, slot: &mut [u32], ticket: Ticket, now: u64, cost: u32) {

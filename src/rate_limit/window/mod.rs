@@ -28,6 +28,8 @@ pub(super) struct Charged {
     pub(super) ticket: Ticket,
     pub(super) at: u64,
     pub(super) cost: u32,
+    /// How often keys of its shard had been reset before.
+    pub(super) resets: u64,
 }
 
 /// What is left to a key.
@@ -37,6 +39,13 @@ pub(super) struct Left {
     pub(super) units: u32,
     /// Nanoseconds until there are more, without further charges; 0 when nothing is used up.
     pub(super) more_in: u64,
+}
+
+impl Left {
+    pub(super) const NONE: Self = Self {
+        units: 0,
+        more_in: 0,
+    };
 }
 
 impl Window {
@@ -98,12 +107,37 @@ impl Window {
         }
     }
 
+    /// Judges and, when it fits, charges at once.
+    #[inline]
+    pub(super) fn charge(
+        &self,
+        slot: &mut [u32],
+        now: u64,
+        limit: u32,
+        cost: u32,
+    ) -> Result<(), u64> {
+        match self {
+            Self::Log(log) => {
+                let ticket = log.judge(slot, now, limit, cost)?;
+                Log::commit(slot, ticket, cost);
+            }
+            Self::Ring(ring) => return ring.charge(slot, now, limit, cost),
+            Self::Gcra(gcra) => {
+                let ticket = gcra.judge(slot, now, limit, cost)?;
+                Gcra::commit(slot, ticket);
+            }
+        }
+        Ok(())
+    }
+
     /// Gives back a charge, as far as it still counts.
     pub(super) fn refund(&self, slot: &mut [u32], charged: Charged, now: u64, limit: u32) {
-        let Charged { ticket, at, cost } = charged;
+        let Charged {
+            ticket, at, cost, ..
+        } = charged;
         match self {
             Self::Log(log) => log.refund(slot, ticket, now, cost),
-            Self::Ring(ring) => ring.refund(slot, ticket, now, cost),
+            Self::Ring(ring) => ring.refund(slot, at, now, cost),
             Self::Gcra(gcra) => gcra.refund(slot, at, now, limit, cost),
         }
     }

@@ -62,9 +62,38 @@ impl Ring {
         ))
     }
 
+    #[inline]
     pub(super) fn commit(&self, slot: &mut [u32], ticket: Ticket, cost: u32) {
         let Ticket(segment) = ticket;
         let gap = gap(slot, segment);
+        if gap > 0 {
+            self.turn(slot, segment, gap);
+        }
+        self.add(slot, segment as u32 % SEGMENTS, cost);
+    }
+
+    /// Judges and charges at once.
+    #[inline]
+    pub(super) fn charge(
+        &self,
+        slot: &mut [u32],
+        now: u64,
+        limit: u32,
+        cost: u32,
+    ) -> Result<(), u64> {
+        let segment = now / self.segment;
+        if slot[NEWEST] == segment as u32 && cost <= limit && slot[SUM] <= limit - cost {
+            self.add(slot, segment as u32 % SEGMENTS, cost);
+            return Ok(());
+        }
+        let ticket = self.judge(slot, now, limit, cost)?;
+        self.commit(slot, ticket, cost);
+        Ok(())
+    }
+
+    /// Forgets what the segments up to a new one push out.
+    #[cold]
+    fn turn(&self, slot: &mut [u32], segment: u64, gap: u32) {
         if gap >= SEGMENTS {
             slot.fill(0);
         } else {
@@ -75,21 +104,19 @@ impl Ring {
             }
         }
         slot[NEWEST] = segment as u32;
-        let index = segment as u32 % SEGMENTS;
-        let count = self.count(slot, index) + cost;
-        self.set(slot, index, count);
-        slot[SUM] += cost;
     }
 
-    pub(super) fn refund(&self, slot: &mut [u32], ticket: Ticket, now: u64, cost: u32) {
+    /// By the time of the charge, since the limit may have become one that is kept in a ring since.
+    pub(super) fn refund(&self, slot: &mut [u32], at: u64, now: u64, cost: u32) {
+        let charged = at / self.segment;
         let segment = self.reach(slot, now / self.segment);
         // Out of reach of the judge, or of what the slot still holds.
-        let past = segment.saturating_sub(ticket.0) >= u64::from(SEGMENTS);
-        let behind = slot[NEWEST].wrapping_sub(ticket.0 as u32);
+        let past = segment.saturating_sub(charged) >= u64::from(SEGMENTS);
+        let behind = slot[NEWEST].wrapping_sub(charged as u32);
         if past || behind >= SEGMENTS {
             return;
         }
-        let index = ticket.0 as u32 % SEGMENTS;
+        let index = charged as u32 % SEGMENTS;
         let held = self.count(slot, index);
         let given = cost.min(held);
         self.set(slot, index, held - given);
@@ -128,10 +155,10 @@ impl Ring {
         let over = u64::from(used.saturating_sub(limit)) + 1;
         Left {
             units: limit.saturating_sub(used),
-            more_in: if used == 0 {
-                0
-            } else {
-                self.wait(slot, now, segment, over)
+            more_in: match over {
+                _ if used == 0 => 0,
+                1 => self.first_wait(slot, now, segment),
+                over => self.wait(slot, now, segment, over),
             },
         }
     }
@@ -195,11 +222,38 @@ impl Ring {
         self.memory()
     }
 
+    /// Nanoseconds until anything is forgotten.
+    #[inline]
+    fn first_wait(&self, slot: &[u32], now: u64, segment: u64) -> u64 {
+        let kept = SEGMENTS - gap(slot, segment).min(SEGMENTS);
+        let oldest = (segment as u32).wrapping_add(1) % SEGMENTS;
+        let step = match slot.get(COUNTS..) {
+            Some(&[a, b, c, d]) => {
+                let counts = [a, b, c, d].into_iter().rev();
+                let counts = counts.fold(0, |all, word| all << u32::BITS | u128::from(word));
+                counts.rotate_right(oldest * 8).trailing_zeros() / 8
+            }
+            _ => (0..kept)
+                .find(|step| self.count(slot, (oldest + step) % SEGMENTS) > 0)
+                .unwrap_or(kept),
+        };
+        let free = segment + 1 + u64::from(step);
+        free.saturating_mul(self.segment).saturating_sub(now)
+    }
+
     #[inline]
     fn count(&self, slot: &[u32], index: u32) -> u32 {
         let bit = index * self.bits;
         let word = slot[COUNTS + (bit / u32::BITS) as usize];
         (word >> (bit % u32::BITS)) & (u32::MAX >> (u32::BITS - self.bits))
+    }
+
+    /// Adds to a count, which has room for the whole limit.
+    #[inline]
+    fn add(&self, slot: &mut [u32], index: u32, cost: u32) {
+        let bit = index * self.bits;
+        slot[COUNTS + (bit / u32::BITS) as usize] += cost << (bit % u32::BITS);
+        slot[SUM] += cost;
     }
 
     #[inline]

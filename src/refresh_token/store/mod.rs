@@ -1,7 +1,6 @@
 //! Where sessions are kept: the trait, its types, and the stores of this crate.
 
 mod erased;
-mod error;
 mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -13,11 +12,9 @@ pub mod sqlite;
 use std::{net::IpAddr, sync::Arc};
 
 pub(super) use self::erased::Erased;
-pub use self::{
-    error::{StoreError, StoreErrorKind},
-    memory::MemoryStore,
-};
+pub use self::memory::MemoryStore;
 use super::record::{EndReason, Ended, KeyId, Seed, SessionId, SessionRecord, TokenDigest};
+pub use crate::store_error::{StoreError, StoreErrorKind};
 use crate::time::UnixMillis;
 
 /// Keeps sessions. Implementors write plain `async fn`s; [`RefreshTokens`](super::RefreshTokens)

@@ -33,9 +33,9 @@ use tokio::sync::Mutex;
 use super::{
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
-    sql::{self, read, read_end, read_id, refused, sweep_day},
+    sql::{read, read_end, read_id, refused, sweep_day},
 };
-use crate::time::UnixMillis;
+use crate::{store_error::sqlite::failed, time::UnixMillis};
 
 /// Sessions in the tables `portcullis_sessions` and `portcullis_subjects` of a SQLite database. A
 /// cheap clone.
@@ -356,21 +356,6 @@ fn keep_private(path: &Path) -> io::Result<()> {
     }
     #[cfg(not(unix))]
     options.open(path).map(drop)
-}
-
-fn failed(error: sqlx::Error) -> StoreError {
-    sql::failed(error, |database| {
-        let code = database.code().and_then(|code| code.parse::<u32>().ok());
-        match code.map(|code| code & 0xff) {
-            // SQLITE_BUSY, SQLITE_LOCKED
-            Some(5 | 6) => StoreErrorKind::Timeout,
-            // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
-            Some(8 | 10 | 13 | 14) => StoreErrorKind::Unavailable,
-            // SQLITE_CORRUPT, SQLITE_NOTADB
-            Some(11 | 26) => StoreErrorKind::Corrupt,
-            _ => StoreErrorKind::Other,
-        }
-    })
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -5,22 +5,32 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use clamav_client::tokio::{Socket, Tcp, scan_stream};
 use futures_core::Stream;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
 
 use super::scanner::{FileStream, ScanError, ScanVerdict, Scanner};
-use crate::upload::MIB;
+use crate::{guarded::Timer, upload::MIB};
 
 /// A [`Scanner`] that streams files to clamd (`INSTREAM`), over TCP or a Unix socket.
 ///
-/// A clone shares the bound on scans at once.
+/// A clone shares the bound on scans at once. A scan takes its place when its file begins, and may
+/// have to wait for a slow client; while others wait for a place, one that has waited longer than
+/// [`give_way`](Self::give_way) in all loses its own, and its upload is answered 503. So slow clients
+/// do not close the route for others.
 ///
 /// Deployment caveats: clamd answers `OK`, silently, for what is above its own `MaxFileSize`,
 /// `MaxScanSize` and `MaxRecursion`. Set `AlertExceedsMax yes` in `clamd.conf` (such a file is then
@@ -40,7 +50,8 @@ pub struct Clamd {
     address: Address,
     max_bytes: u64,
     connect: Duration,
-    scans: Arc<Semaphore>,
+    give_way: Duration,
+    places: Arc<Places>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,9 +93,15 @@ impl Clamd {
     /// The most scans at once; 8 where it is not set. Others wait, within the policy's patience.
     pub fn max_scans(self, scans: usize) -> Self {
         Self {
-            scans: Arc::new(Semaphore::new(scans.clamp(1, Semaphore::MAX_PERMITS))),
+            places: Arc::new(Places::new(scans)),
             ..self
         }
+    }
+
+    /// The longest that a scan may wait for its file in all while others wait for a place; 2 s where
+    /// it is not set.
+    pub fn give_way(self, give_way: Duration) -> Self {
+        Self { give_way, ..self }
     }
 
     /// Whether the daemon answers.
@@ -114,19 +131,25 @@ impl Clamd {
             address,
             max_bytes: 25 * MIB,
             connect: Duration::from_secs(2),
-            scans: Arc::new(Semaphore::new(8)),
+            give_way: Duration::from_secs(2),
+            places: Arc::new(Places::new(8)),
         }
     }
 }
 
 impl Scanner for Clamd {
     async fn scan(&self, file: FileStream) -> Result<ScanVerdict, ScanError> {
-        let _permit = self.scans.acquire().await.map_err(ScanError::new)?;
+        let _place = self.places.enter().await?;
         let mut too_large = false;
         let input = Counted {
             file,
             left: self.max_bytes,
             too_large: &mut too_large,
+            places: &self.places,
+            give_way: self.give_way,
+            waited: Duration::ZERO,
+            waiting_since: None,
+            timer: Timer::default(),
         };
         let answer = match &self.address {
             Address::Tcp(address) => {
@@ -176,11 +199,66 @@ fn verdict(answer: &[u8]) -> Result<ScanVerdict, ScanError> {
     }))
 }
 
-/// The file, up to the bytes that may be scanned.
+/// The bound on scans at once.
+#[derive(Debug)]
+struct Places {
+    free: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Places {
+    fn new(scans: usize) -> Self {
+        Self {
+            free: Semaphore::new(scans.clamp(1, Semaphore::MAX_PERMITS)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    async fn enter(&self) -> Result<SemaphorePermit<'_>, ScanError> {
+        /// Counts one who waits, until he has a place or goes away.
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        self.free.acquire().await.map_err(ScanError::new)
+    }
+
+    fn are_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// The file, up to the bytes that may be scanned, and as long as it may be waited for.
 struct Counted<'a> {
     file: FileStream,
     left: u64,
     too_large: &'a mut bool,
+    places: &'a Places,
+    give_way: Duration,
+    /// How long it was waited for, before `waiting_since`.
+    waited: Duration,
+    waiting_since: Option<Instant>,
+    timer: Timer,
+}
+
+impl Counted<'_> {
+    /// The file has to be waited for: pending while there is time or nobody wants the place.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let mut due = since.checked_add(self.give_way.saturating_sub(self.waited));
+        while let Some(at) = due {
+            ready!(self.timer.poll_until(at, cx));
+            if self.places.are_wanted() {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            due = Instant::now().checked_add(LOOK_AGAIN);
+        }
+        Poll::Pending
+    }
 }
 
 impl Stream for Counted<'_> {
@@ -188,19 +266,24 @@ impl Stream for Counted<'_> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let this = self.get_mut();
-        this.file.poll_chunk(cx).map(|chunk| {
-            let chunk = chunk?;
-            match this.left.checked_sub(chunk.len() as u64) {
+        let Poll::Ready(chunk) = this.file.poll_chunk(cx) else {
+            return this.poll_wait(cx).map(|error| Some(Err(error)));
+        };
+        if let Some(since) = this.waiting_since.take() {
+            this.waited = this.waited.saturating_add(since.elapsed());
+        }
+        Poll::Ready(
+            chunk.map(|chunk| match this.left.checked_sub(chunk.len() as u64) {
                 Some(left) => {
                     this.left = left;
-                    Some(Ok(chunk))
+                    Ok(chunk)
                 }
                 None => {
                     *this.too_large = true;
-                    Some(Err(io::ErrorKind::FileTooLarge.into()))
+                    Err(io::ErrorKind::FileTooLarge.into())
                 }
-            }
-        })
+            }),
+        )
     }
 }
 
@@ -213,17 +296,64 @@ struct Within<C> {
 impl<C: clamav_client::tokio::TransportProtocol + Sync> clamav_client::tokio::TransportProtocol
     for Within<C>
 {
-    type Stream = C::Stream;
+    type Stream = Answered<C::Stream>;
 
-    fn connect(&self) -> impl Future<Output = io::Result<C::Stream>> {
+    fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> {
         let connection = self.connection.connect();
         async move {
-            timeout(self.limit, connection)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            match timeout(self.limit, connection).await {
+                Ok(connected) => Ok(Answered(connected?)),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
         }
     }
 }
+
+/// A connection whose answer is read although the daemon took no more: that is how it says that a
+/// stream is too long.
+struct Answered<S>(S);
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.0).poll_write(cx, data));
+        Poll::Ready(written.or_else(|error| closed(error).map(|()| data.len())))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0)
+            .poll_flush(cx)
+            .map(|done| done.or_else(closed))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Answered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // A reset behind the answer is its end.
+        let read = Pin::new(&mut self.0).poll_read(cx, room);
+        read.map(|done| done.or_else(closed))
+    }
+}
+
+fn closed(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
+    }
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

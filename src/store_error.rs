@@ -20,9 +20,9 @@ pub enum StoreErrorKind {
     Unavailable,
     /// It did not answer in time; the step may have been done.
     Timeout,
-    /// It holds as many sessions as it may.
+    /// It holds as much as it may.
     Full,
-    /// The id of a new session is taken.
+    /// The id of a new row is taken.
     Conflict,
     /// What it holds cannot be read.
     Corrupt,
@@ -78,14 +78,14 @@ impl From<StoreErrorKind> for StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            StoreErrorKind::Unavailable => "the session store cannot be reached",
-            StoreErrorKind::Timeout => "the session store did not answer in time",
-            StoreErrorKind::Full => "the session store is full",
-            StoreErrorKind::Conflict => "the session's id is taken",
-            StoreErrorKind::Corrupt => "the session store holds what cannot be read",
-            StoreErrorKind::SchemaMismatch => "the session store's tables are of another version",
-            StoreErrorKind::Misconfigured => "the session store is set up to lose sessions",
-            StoreErrorKind::Other => "the session store failed",
+            StoreErrorKind::Unavailable => "the store cannot be reached",
+            StoreErrorKind::Timeout => "the store did not answer in time",
+            StoreErrorKind::Full => "the store is full",
+            StoreErrorKind::Conflict => "the id is taken",
+            StoreErrorKind::Corrupt => "the store holds what cannot be read",
+            StoreErrorKind::SchemaMismatch => "the store's tables are of another version",
+            StoreErrorKind::Misconfigured => "the store is set up to lose what it holds",
+            StoreErrorKind::Other => "the store failed",
         })
     }
 }
@@ -95,5 +95,38 @@ impl error::Error for StoreError {
         self.source
             .as_deref()
             .map(|source| source as &(dyn error::Error + 'static))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite {
+    use super::{StoreError, StoreErrorKind};
+
+    /// The failure that SQLite reports.
+    pub(crate) fn failed(error: sqlx::Error) -> StoreError {
+        use sqlx::Error;
+        let kind = match &error {
+            Error::PoolTimedOut => StoreErrorKind::Timeout,
+            Error::PoolClosed | Error::WorkerCrashed | Error::Io(_) => StoreErrorKind::Unavailable,
+            Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
+            Error::Database(database) if database.is_unique_violation() => StoreErrorKind::Conflict,
+            Error::Database(database) => {
+                let code = database.code();
+                match code
+                    .and_then(|code| code.parse::<u32>().ok())
+                    .map(|code| code & 0xff)
+                {
+                    // SQLITE_BUSY, SQLITE_LOCKED
+                    Some(5 | 6) => StoreErrorKind::Timeout,
+                    // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+                    Some(8 | 10 | 13 | 14) => StoreErrorKind::Unavailable,
+                    // SQLITE_CORRUPT, SQLITE_NOTADB
+                    Some(11 | 26) => StoreErrorKind::Corrupt,
+                    _ => StoreErrorKind::Other,
+                }
+            }
+            _ => StoreErrorKind::Other,
+        };
+        StoreError::new(kind).with_source(error)
     }
 }

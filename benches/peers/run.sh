@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds and runs the comparisons, and prints one line for each budget, separated by tabs:
+# name, ours, peer, ratio (or the figure itself where there is no peer), budget, ok or over.
+# All figures stand on standard error. Exits 1 when a budget is not kept.
+#
+#   bash benches/peers/run.sh [GATE...]     all gates when none is named
+#
+# A gate is a program in src/bin; its modes below run in a process each.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+modes_of() {
+    case $1 in
+    rate_limit) echo layers keys heap spray threads ;;
+    *) echo "" ;;
+    esac
+}
+
+main() {
+    local gates=("$@") table
+    if ((${#gates[@]} == 0)); then
+        mapfile -t gates < <(basename -s .rs src/bin/*.rs)
+    fi
+    cargo build --release --locked "${gates[@]/#/--bin=}" >&2
+    table=$(mktemp)
+    trap 'rm -f "$table"' EXIT
+    local gate mode modes
+    for gate in "${gates[@]}"; do
+        read -ra modes <<<"$(modes_of "$gate")"
+        for mode in "${modes[@]:-}"; do
+            run "$gate" $mode | tee -a "$table"
+        done
+    done
+    if grep -q $'\tover$' "$table"; then
+        return 1
+    fi
+}
+
+# On one core, so that nothing moves between caches, except what is about two threads.
+run() {
+    local pin=()
+    if [[ ${2:-} != threads ]] && command -v taskset >/dev/null; then
+        pin=(taskset -c "$(($(nproc) - 1))")
+    fi
+    "${pin[@]}" "${CARGO_TARGET_DIR:-target}/release/$1" ${2:+"$2"}
+}
+
+main "$@"

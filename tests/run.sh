@@ -68,18 +68,10 @@ install_missing() {
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
     export PORTCULLIS_TEST_CLAMD
     PORTCULLIS_TEST_CLAMD=$(command -v clamd)
-<<<<<<< HEAD
     export PORTCULLIS_TEST_REDIS
     PORTCULLIS_TEST_REDIS=$(command -v redis-server)
     export PORTCULLIS_TEST_POSTGRES
     PORTCULLIS_TEST_POSTGRES=$(postgres_folder)
-}
-
-# The folder of PostgreSQL's programs, of the latest version that is installed.
-postgres_folder() {
-    local programs=(/usr/lib/postgresql/*/bin/initdb)
-    [[ -x ${programs[-1]} ]] && dirname "${programs[-1]}" || true
-=======
     export PORTCULLIS_TEST_MOTO=
     if install_moto; then
         PORTCULLIS_TEST_MOTO=$PWD/target/moto/bin/moto_server
@@ -93,7 +85,12 @@ install_moto() {
     [[ -x target/moto/bin/moto_server ]] && return
     command -v python3 >/dev/null || return
     python3 -m venv target/moto && target/moto/bin/pip install --quiet 'moto[server]==5.*'
->>>>>>> main
+}
+
+# The folder of PostgreSQL's programs, of the latest version that is installed.
+postgres_folder() {
+    local programs=(/usr/lib/postgresql/*/bin/initdb)
+    [[ -x ${programs[-1]} ]] && dirname "${programs[-1]}" || true
 }
 
 as_root() {

@@ -1,8 +1,8 @@
 //! What several test files share.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
-#[cfg(feature = "clamd")]
 pub mod chromium;
+#[cfg(feature = "clamd")]
 pub mod clamd;
 pub mod daemon;
 pub mod postgres;

@@ -250,6 +250,45 @@ async fn the_store_is_not_asked_for_what_cannot_be_a_key_nor_twice_in_a_while() 
 }
 
 #[tokio::test]
+async fn a_guessed_secret_under_a_known_id_is_refused() {
+    let house = House::new();
+    let key = house.mint("ada").await;
+    let text = key.key().expose();
+    let (body, _) = text.split_at(text.len() - 6);
+    let secret_at = body.rfind('_').unwrap() + 1;
+    for from_memory in [false, true] {
+        for at in secret_at..body.len() {
+            let mut guess = body.to_owned().into_bytes();
+            guess[at] = if guess[at] == b'x' { b'y' } else { b'x' };
+            let guess = with_checksum(String::from_utf8(guess).unwrap());
+            let refused = house.keys.verify(&guess, None).await;
+            assert!(
+                matches!(refused, Err(ApiKeyError::Unknown)),
+                "{from_memory} {at}"
+            );
+        }
+        // The checksum is right, so it is the secret that was refused.
+        assert_eq!(with_checksum(body.to_owned()), text);
+        assert!(house.verify(&key).await.is_ok());
+    }
+    let unknown = body.replace(key.record().id.as_str(), "0123456789");
+    let refused = house.keys.verify(&with_checksum(unknown), None).await;
+    assert!(matches!(refused, Err(ApiKeyError::Unknown)));
+}
+
+/// A key's text with the checksum that anybody can compute.
+fn with_checksum(body: String) -> String {
+    const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut rest = crc32fast::hash(body.as_bytes()) as usize;
+    let mut digits = [0; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[rest % 62];
+        rest /= 62;
+    }
+    body + std::str::from_utf8(&digits).unwrap()
+}
+
+#[tokio::test]
 async fn making_a_key_takes_a_fresh_login_of_a_person() {
     let house = House::new();
     let ada = house.login("ada");
@@ -383,7 +422,7 @@ async fn a_store_that_is_down_is_503_and_known_keys_go_on() {
     assert!(house.verify(&known).await.is_ok());
     house.store.down.store(true, Ordering::Relaxed);
     assert!(house.verify(&known).await.is_ok());
-    let gate = ApiKeyLayer::new(house.keys.clone());
+    let gate = ApiKeyLayer::new(house.keys.clone()).with_context(house.context.clone());
     let response = send(&gate, |request| {
         request.header("x-api-key", other.key().expose())
     });

@@ -10,7 +10,7 @@ fn other_crates_features_change_nothing() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let app = root.join("tests/apps/two_backends");
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--manifest-path"])
+        .args(["run", "--quiet", "--locked", "--manifest-path"])
         .arg(app.join("Cargo.toml"))
         .env("CARGO_TARGET_DIR", root.join("target/two_backends"))
         .output()

@@ -39,6 +39,7 @@ where
         what_was_added_is_there: "what `create` added is there, as it was given";
         ids_are_taken_once: "`create` and `rotate` refuse an id that is taken, and change nothing";
         users_are_capped: "`create` adds nothing where the subject has as many live keys as he may";
+        replaced_keys_take_no_place: "a replaced key does not count where `create` counts";
         racing_makers_are_capped: "counting and adding are one step";
         lists_are_exact: "`list` shows the subject's live keys, the latest first";
         rotation_replaces: "`rotate` adds the new key and ends the old one no later than it would end";
@@ -120,7 +121,7 @@ async fn users_are_capped<S: ApiKeyStore>(store: Arc<S>) -> Seen {
         done(store.create(key("bob", 3), 3).await)?,
         CreateOutcome::Created
     );
-    // One that ended gives its place back; so does one that was replaced.
+    // One that ended gives its place back.
     let revoked = store.revoke(keys[0].record.id, "ada", at(4)).await;
     expect!(done(revoked)?, true);
     expect!(
@@ -139,6 +140,18 @@ async fn users_are_capped<S: ApiKeyStore>(store: Arc<S>) -> Seen {
         done(store.create(key("ada", LIFE + 1), 3).await)?,
         CreateOutcome::Created
     );
+    Ok(())
+}
+
+async fn replaced_keys_take_no_place<S: ApiKeyStore>(store: Arc<S>) -> Seen {
+    let (old, new) = (key("ada", 0), key("ada", 1));
+    add(&*store, &old).await?;
+    done(store.rotate(rotation(&old, &new, LIFE)).await)?;
+    let refused = done(store.create(key("ada", 2), 1).await)?;
+    expect!(refused, CreateOutcome::TooMany);
+    expect!(done(store.revoke(new.record.id, "ada", at(3)).await)?, true);
+    let created = done(store.create(key("ada", 4), 1).await)?;
+    expect!(created, CreateOutcome::Created);
     Ok(())
 }
 

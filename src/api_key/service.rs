@@ -11,9 +11,9 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{keys::Checked, layer::ApiKeyLayer};
+use super::{error::ApiKeyError, keys::Checked, layer::ApiKeyLayer};
 use crate::{
-    body::RejectionBody, client::Client, future::ResponseFuture, head::Head, rejection::Rejection,
+    body::RejectionBody, client::Client, future::ResponseFuture, head::Head, rejection::WireForm,
 };
 
 /// The service that [`ApiKeyLayer`] makes.
@@ -59,9 +59,15 @@ where
                         }
                         Err(error) => {
                             drop(inner);
-                            let refusal: ResponseFuture<S::Future, B> =
-                                refuse(&layer, request, error.into());
-                            refusal.await
+                            let context = layer.context();
+                            let response = match &error {
+                                // Whoever asked the store has told.
+                                ApiKeyError::Store(_) => {
+                                    context.render(error.into(), WireForm::of(Head::of(&request)))
+                                }
+                                _ => context.refuse(&request, error.into()),
+                            };
+                            ResponseFuture::<S::Future, B>::refused(request, response).await
                         }
                     }
                 };
@@ -77,25 +83,15 @@ where
                         }
                         ResponseFuture::admitted(self.inner.call(request))
                     }
-                    Err(rejection) => refuse(&self.layer, request, rejection),
+                    Err(rejection) => {
+                        let response = self.layer.context().refuse(&request, rejection);
+                        ResponseFuture::refused(request, response)
+                    }
                 },
             },
         };
         ApiKeyFuture { state }
     }
-}
-
-fn refuse<F, A, B>(
-    layer: &ApiKeyLayer,
-    request: Request<A>,
-    rejection: Rejection,
-) -> ResponseFuture<F, B>
-where
-    A: Body + Send + 'static,
-    B: RejectionBody,
-{
-    let response = layer.context().refuse(&request, rejection);
-    ResponseFuture::refused(request, response)
 }
 
 pin_project! {

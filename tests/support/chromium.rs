@@ -151,8 +151,19 @@ impl Chromium {
     }
 
     /// The status of every answer to a request for an address that starts so, whether or not the
-    /// page may see it.
+    /// page may see it. The page may hear of an answer before this program does.
     pub fn statuses(&mut self, url: &str) -> Vec<u64> {
+        loop {
+            let (sent, statuses) = self.told(url);
+            if statuses.len() >= sent {
+                return statuses;
+            }
+            let event = self.next_message("statuses");
+            self.events.push(event);
+        }
+    }
+
+    fn told(&self, url: &str) -> (usize, Vec<u64>) {
         let sent: Vec<_> = self
             .events
             .iter()
@@ -163,12 +174,13 @@ impl Chromium {
             })
             .map(|event| event["params"]["requestId"].clone())
             .collect();
-        self.events
+        let statuses = self
+            .events
             .iter()
             .filter(|event| event["method"] == "Network.responseReceivedExtraInfo")
             .filter(|event| sent.contains(&event["params"]["requestId"]))
-            .filter_map(|event| event["params"]["statusCode"].as_u64())
-            .collect()
+            .filter_map(|event| event["params"]["statusCode"].as_u64());
+        (sent.len(), statuses.collect())
     }
 
     fn next_message(&self, wanted: &str) -> Value {

@@ -34,9 +34,9 @@ use sqlx::{
 use super::{
     CreateOutcome, EndReason, Ended, NewSession, RefreshTokenStore, RevokeOutcome, RevokedSubject,
     RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
-    sql::{self, read, read_end, read_id, refused, sweep_day},
+    sql::{read, read_end, read_id, refused, sweep_day},
 };
-use crate::{refresh_token::Lineage, time::UnixMillis};
+use crate::{refresh_token::Lineage, store_error::sql::failed, time::UnixMillis};
 
 /// Sessions in the tables `portcullis_sessions` and `portcullis_subjects` of a PostgreSQL database.
 /// A cheap clone.
@@ -344,25 +344,6 @@ impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore").finish_non_exhaustive()
     }
-}
-
-fn failed(error: sqlx::Error) -> StoreError {
-    sql::failed(error, |database| {
-        let code = database.code().unwrap_or_default();
-        match (code.get(..2).unwrap_or_default(), &*code) {
-            // A statement that was cancelled, as by its time-out, or waited too long for a lock.
-            (_, "57014" | "55P03") => StoreErrorKind::Timeout,
-            // Connection lost, resources used up, shut down or starting; a serialization failure or
-            // deadlock, of which nothing is left; a server that is read-only, as after a failover.
-            ("08" | "53" | "57" | "58" | "40", _) | (_, "25006") => StoreErrorKind::Unavailable,
-            // A table or column that is not there.
-            (_, "42P01" | "42703") => StoreErrorKind::SchemaMismatch,
-            // Access refused.
-            ("28", _) | (_, "42501") => StoreErrorKind::Misconfigured,
-            ("XX", _) => StoreErrorKind::Corrupt,
-            _ => StoreErrorKind::Other,
-        }
-    })
 }
 
 /// What makes the tables where they are missing. It may run any number of times, also at once.

@@ -1,6 +1,6 @@
 //! What the stores in SQL databases share: rows, and the outcomes that follow from them.
 
-use sqlx::{ColumnIndex, Decode, Error, Row, Type, error::DatabaseError};
+use sqlx::{ColumnIndex, Decode, Error, Row, Type};
 
 use super::{
     super::record::{Device, KeyId, Seed, TokenDigest},
@@ -121,22 +121,4 @@ pub(super) fn refused(rotation: &Rotation, row: Option<(SessionRecord, Lineage)>
 /// touches the index that clearing away goes by.
 pub(super) fn sweep_day(end: UnixMillis) -> i64 {
     end.as_millis().div_euclid(24 * 60 * 60 * 1_000)
-}
-
-/// The error of a call, with the kind that the database's own codes say.
-pub(super) fn failed(
-    error: Error,
-    kind_of: impl FnOnce(&dyn DatabaseError) -> StoreErrorKind,
-) -> StoreError {
-    let kind = match &error {
-        Error::PoolTimedOut => StoreErrorKind::Timeout,
-        Error::PoolClosed | Error::WorkerCrashed | Error::Io(_) | Error::Protocol(_) => {
-            StoreErrorKind::Unavailable
-        }
-        Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
-        Error::Database(database) if database.is_unique_violation() => StoreErrorKind::Conflict,
-        Error::Database(database) => kind_of(&**database),
-        _ => StoreErrorKind::Other,
-    };
-    StoreError::new(kind).with_source(error)
 }

@@ -35,7 +35,7 @@ use super::{
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
     sql::{read, read_end, read_id, refused, sweep_day},
 };
-use crate::{store_error::sqlite::failed, time::UnixMillis};
+use crate::{store_error::sql::failed, time::UnixMillis};
 
 /// Sessions in the tables `portcullis_sessions` and `portcullis_subjects` of a SQLite database. A
 /// cheap clone.

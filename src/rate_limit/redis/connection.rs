@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use hkdf::Hkdf;
 use redis::{
-    Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
+    Client, ErrorKind, RedisError, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::{ClusterClient, ClusterConfig},
     cluster_async::ClusterConnection,

@@ -68,6 +68,15 @@ pub(crate) struct SharedAdmitted {
     layer: Option<SharedRateLimitLayer>,
 }
 
+impl Start {
+    pub(crate) async fn decision(self) -> Result<SharedAdmitted, Rejection> {
+        match self {
+            Self::Decided(decision) => decision,
+            Self::Ask(question) => question.answer().await,
+        }
+    }
+}
+
 impl SharedRateLimitLayer {
     /// The policies, and the counts of this instance.
     pub fn local(&self) -> &RateLimitLayer {
@@ -155,7 +164,7 @@ impl SharedRateLimitLayer {
 }
 
 impl Question {
-    pub(crate) async fn answer(self) -> Result<SharedAdmitted, Rejection> {
+    async fn answer(self) -> Result<SharedAdmitted, Rejection> {
         let layer = self.layer.clone();
         let context = &layer.local.config().context;
         let mut asked = layer.asked(&self.counted, &self.local);

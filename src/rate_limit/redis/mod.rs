@@ -46,6 +46,7 @@ mod outage;
 mod script;
 mod service;
 
+pub(crate) use self::layer::{SharedAdmitted, Start};
 pub use self::{
     connection::RedisLimits,
     layer::SharedRateLimitLayer,

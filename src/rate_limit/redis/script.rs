@@ -6,10 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
 use sha2::Sha256;
 
-use super::super::{
-    key::{Key, Kind},
-    limits::Count,
-};
+use super::super::{key::Kind, limits::Count};
 
 /// One count with what the script needs to judge it.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::layer::{SharedRateLimitLayer, Start};
+use super::layer::SharedRateLimitLayer;
 use crate::{body::RejectionBody, future::ResponseFuture, head::Head};
 
 /// The service that [`SharedRateLimitLayer`] makes.
@@ -48,11 +48,7 @@ where
         let context = self.layer.local().config().context.clone();
         let start = self.layer.begin(Head::of(&request));
         SharedRateLimitFuture(Box::pin(async move {
-            let decision = match start {
-                Start::Decided(decision) => decision,
-                Start::Ask(question) => question.answer().await,
-            };
-            match decision {
+            match start.decision().await {
                 Ok(admitted) => {
                     let mut response = ready.call(request).await?;
                     admitted.finish(&mut response).await;

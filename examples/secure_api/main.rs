@@ -6,6 +6,7 @@ mod accounts;
 mod api;
 mod auth;
 mod health;
+mod keys;
 mod page;
 mod server;
 mod start;
@@ -51,7 +52,7 @@ async fn run(settings: Settings) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return failed(&error),
     };
-    let (service, health) = match start::service(&settings, addr).await {
+    let (service, health, keys) = match start::service(&settings, addr).await {
         Ok(service) => service,
         Err(start::StartError::Settings(fault)) => return unusable(&fault),
         Err(start::StartError::Store(error)) => return failed(&*error),
@@ -66,6 +67,9 @@ async fn run(settings: Settings) -> ExitCode {
     };
     server::serve(listener, service, settings.trusted_proxies.clone(), stop).await;
     probe.abort();
+    if keys.flush().await.is_err() {
+        tracing::warn!("the last uses of API keys were not stored");
+    }
     ExitCode::SUCCESS
 }
 

@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -67,6 +68,19 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
+    }
+
+    /// The log once it holds `text`, which comes through a pipe.
+    pub fn logged(&self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log.lock().unwrap().clone();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {text} in\n{log}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -136,3 +150,5 @@ fn binary() -> PathBuf {
     );
     binary
 }
+
+const PATIENCE: Duration = Duration::from_secs(10);

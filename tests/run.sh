@@ -55,6 +55,7 @@ install_missing() {
     command -v cc >/dev/null || packages+=(build-essential)
     command -v chromium >/dev/null || packages+=(chromium)
     command -v clamd >/dev/null || packages+=(clamav-daemon)
+    command -v promtool >/dev/null || packages+=(prometheus)
     if ((${#packages[@]})); then
         as_root apt-get update -qq
         DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
@@ -63,6 +64,8 @@ install_missing() {
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
     export PORTCULLIS_TEST_CLAMD
     PORTCULLIS_TEST_CLAMD=$(command -v clamd)
+    export PORTCULLIS_TEST_PROMTOOL
+    PORTCULLIS_TEST_PROMTOOL=$(command -v promtool)
     export PORTCULLIS_TEST_MOTO=
     if install_moto; then
         PORTCULLIS_TEST_MOTO=$PWD/target/moto/bin/moto_server

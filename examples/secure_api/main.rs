@@ -7,6 +7,7 @@ mod api;
 mod auth;
 mod health;
 mod keys;
+mod metrics;
 mod page;
 mod server;
 mod start;
@@ -26,10 +27,12 @@ fn main() -> ExitCode {
         Err(faults) => return unusable(&faults),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Whoever reads the log may be slow or gone: lines are dropped then, and no request waits.
+    let (stderr, _written) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
         .init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -4,6 +4,7 @@ use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
+    middleware::map_response,
     routing::{delete, get, post},
 };
 use portcullis::{
@@ -27,7 +28,7 @@ use portcullis::{
 use std::time::Duration;
 use tower::Layer as _;
 
-use crate::{accounts::Accounts, api, auth, health::Health, keys, page};
+use crate::{accounts::Accounts, api, auth, health::Health, keys, metrics, page};
 
 /// What the handlers share.
 pub(crate) struct App {
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     pub(crate) endpoints: SessionEndpoints,
     pub(crate) keys: ApiKeys,
+    pub(crate) metrics: metrics::Metrics,
     pub(crate) context: Context,
 }
 
@@ -155,6 +157,7 @@ pub(crate) async fn service(
         sessions: sessions.clone(),
         endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
         keys: keys.clone(),
+        metrics: metrics::Metrics::install(settings)?,
         context,
     });
     let health = Health::new(sessions);
@@ -182,7 +185,13 @@ fn router(
         .route_service(REPORTS, open.layer(reports))
         .route("/healthz", get(async move || health.answer()))
         .route("/auth/register", post(auth::register).layer(auth.clone()))
-        .route("/auth/login", post(auth::login).layer(auth))
+        .route(
+            "/auth/login",
+            post(auth::login)
+                .layer(auth)
+                .layer(map_response(metrics::count_login)),
+        )
+        .route("/metrics", get(metrics::show))
         .route(
             "/auth/password",
             post(auth::change_password).layer(password),

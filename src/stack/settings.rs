@@ -94,6 +94,9 @@ pub struct Settings {
     /// `API_KEYS_ENV`: the environment part of the API keys accepted here, 1 to 16 of `a-z` and
     /// `0-9`; default `dev`, which production refuses.
     pub api_keys_env: String,
+    /// `METRICS_TOKEN`: the bearer token that `/metrics` takes in production from others than
+    /// loopback; at least 32 visible ASCII characters, default none.
+    pub metrics_token: Option<Secret>,
 }
 
 /// Where a service runs.
@@ -179,6 +182,7 @@ impl Default for Settings {
             upload_allowed_types: UPLOAD_TYPES.map(Into::into).to_vec(),
             clamd_addr: None,
             api_keys_env: "dev".into(),
+            metrics_token: None,
         }
     }
 }
@@ -320,6 +324,7 @@ impl Reader<'_> {
             api_keys_env: self
                 .api_keys_env(production)
                 .unwrap_or(default.api_keys_env),
+            metrics_token: self.metrics_token(),
         }
     }
 
@@ -467,6 +472,17 @@ impl Reader<'_> {
             );
         }
         env
+    }
+
+    fn metrics_token(&mut self) -> Option<Secret> {
+        let text = self.text_or_file("METRICS_TOKEN")?;
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.fault("METRICS_TOKEN", "takes visible ASCII characters");
+            return None;
+        }
+        Secret::new(text)
+            .map_err(|error| self.faults.push(error.named("METRICS_TOKEN")))
+            .ok()
     }
 
     fn upload_types(&mut self) -> Option<Vec<String>> {

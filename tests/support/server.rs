@@ -25,8 +25,17 @@ impl Server {
         Self::start_in(Arc::new(TempDir::new().unwrap()), vars)
     }
 
+    /// Starts with a log that nobody reads.
+    pub fn start_unread(vars: &[(&str, &str)]) -> Self {
+        Self::launch(Arc::new(TempDir::new().unwrap()), vars, false)
+    }
+
     /// Starts in a directory that another server may have used.
     pub fn start_in(dir: Arc<TempDir>, vars: &[(&str, &str)]) -> Self {
+        Self::launch(dir, vars, true)
+    }
+
+    fn launch(dir: Arc<TempDir>, vars: &[(&str, &str)], is_read: bool) -> Self {
         let mut child = command(dir.path(), vars)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -37,6 +46,10 @@ impl Server {
         let lines = log.clone();
         let told = thread::spawn(move || {
             let mut line = String::new();
+            if !is_read {
+                // Open, and full before long.
+                return std::mem::forget(stderr);
+            }
             while stderr.read_line(&mut line).is_ok_and(|read| read > 0) {
                 lines.lock().unwrap().push_str(&line);
                 line.clear();

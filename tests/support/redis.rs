@@ -76,6 +76,15 @@ impl Redis {
         line(sent.is_ok().then_some(stream))
     }
 
+    /// The whole answer to a command of words without blanks.
+    pub fn answer(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream
+            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .unwrap();
+        std::io::read_to_string(stream).unwrap()
+    }
+
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_owned()
     }

@@ -3,10 +3,7 @@
 
 use std::sync::LazyLock;
 
-use base64::{
-    DecodeSliceError, Engine,
-    engine::general_purpose::{self, GeneralPurpose},
-};
+use base64::{DecodeSliceError, Engine, engine::general_purpose};
 
 use super::error::VerifyError;
 
@@ -28,7 +25,8 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, VerifyError> {
 static ENGINE: LazyLock<base64::engine::Simd> =
     LazyLock::new(|| base64::engine::Simd::url_safe(general_purpose::NO_PAD));
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static ENGINE: LazyLock<GeneralPurpose> = LazyLock::new(|| general_purpose::URL_SAFE_NO_PAD);
+static ENGINE: LazyLock<general_purpose::GeneralPurpose> =
+    LazyLock::new(|| general_purpose::URL_SAFE_NO_PAD);
 
 #[cfg(test)]
 mod tests {
@@ -37,7 +35,7 @@ mod tests {
     /// Both ways to decode give one verdict, on texts of every length and with every fault.
     #[test]
     fn vectors_and_table_agree() {
-        let table: GeneralPurpose = general_purpose::URL_SAFE_NO_PAD;
+        let table = general_purpose::URL_SAFE_NO_PAD;
         let bytes: Vec<u8> = (0..=255).collect();
         for length in 0..bytes.len() {
             let good = table.encode(&bytes[..length]);

@@ -21,7 +21,7 @@ use crate::csrf::{CsrfPolicy, CsrfTokens};
 #[cfg(feature = "jwt")]
 use crate::jwt::Authenticate;
 #[cfg(all(feature = "rate-limit", feature = "redis"))]
-use crate::rate_limit::redis::{RedisLimits, SharedAdmitted, Start};
+use crate::rate_limit::redis::{RedisLimits, SharedAdmitted};
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::{Admitted, RateLimitLayer};
 #[cfg(feature = "upload")]

@@ -1253,3 +1253,139 @@ async fn svg_is_taken_only_where_it_is_asked_for() {
     let refused = status(&images(), &[svg(&plain)]).await;
     assert_eq!(refused, (415, "type_not_allowed"));
 }
+
+#[tokio::test]
+async fn every_limit_has_a_default() {
+    let gate = |policy: UploadPolicy| UploadLayer::new(policy);
+    let strict = gate(UploadPolicy::images());
+    let compat = gate(UploadPolicy::images().compat());
+    let sized = |bytes: u64| file("a.png", "image/png", &png(bytes as usize - png(0).len()));
+    let named = |bytes: usize| field(&"n".repeat(bytes), b"x");
+    let filed = |bytes: usize| {
+        file(
+            &format!("{}.png", "n".repeat(bytes - 4)),
+            "image/png",
+            &png(1),
+        )
+    };
+    let lined = |lines: usize| {
+        let more = "\r\nX-A: b".repeat(lines - 1);
+        part(
+            &format!("Content-Disposition: form-data; name=\"a\"{more}"),
+            b"x",
+        )
+    };
+    let headed = |bytes: usize| {
+        let head = "Content-Disposition: form-data; name=\"a\"\r\nX-A: ";
+        part(&format!("{head}{}", "b".repeat(bytes - head.len())), b"x")
+    };
+    for (layer, taken, refused, reason) in [
+        (
+            &strict,
+            vec![sized(5 * MIB)],
+            vec![sized(5 * MIB + 1)],
+            "file_too_large",
+        ),
+        (
+            &strict,
+            vec![sized(99); 8],
+            vec![sized(99); 9],
+            "too_many_files",
+        ),
+        (
+            &strict,
+            vec![field("a", b"x"); 64],
+            vec![field("a", b"x"); 65],
+            "too_many_parts",
+        ),
+        (
+            &strict,
+            vec![field("a", &[b'x'; 64 * KIB as usize])],
+            vec![field("a", &[b'x'; 64 * KIB as usize + 1])],
+            "field_too_large",
+        ),
+        (&strict, vec![named(128)], vec![named(129)], "name_too_long"),
+        (&strict, vec![filed(255)], vec![filed(256)], "name_too_long"),
+        (
+            &compat,
+            vec![lined(8)],
+            vec![lined(9)],
+            "too_many_part_headers",
+        ),
+        (
+            &compat,
+            vec![headed(4_096)],
+            vec![headed(4_097)],
+            "part_head_too_large",
+        ),
+    ] {
+        assert_eq!(status(layer, &taken).await, (200, ""), "{reason}");
+        assert_eq!(status(layer, &refused).await, (413, reason));
+    }
+    let bounded = async |length: usize| {
+        let boundary = "b".repeat(length);
+        let body = format!("--{boundary}--\r\n");
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        post(&strict, &content_type, Script::frames([body]))
+            .await
+            .status
+    };
+    assert_eq!(
+        (bounded(70).await, bounded(71).await),
+        (StatusCode::OK, StatusCode::BAD_REQUEST)
+    );
+    // All files at their largest, and 1 MiB: known from the head.
+    let stated = async |bytes: u64| {
+        let request = Request::post("/").header("content-type", FORM);
+        let request = request
+            .header("content-length", bytes)
+            .body(Script::default());
+        send(&strict, request.unwrap()).await.reason
+    };
+    assert_eq!(stated(41 * MIB).await, "multipart_incomplete");
+    assert_eq!(stated(41 * MIB + 1).await, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_form_keeps_its_length_and_trailers() {
+    let body = form(&[file("a.png", "image/png", &png(9_000)), field("note", b"x")]);
+    for compat in [false, true] {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-checksum", "1".parse().unwrap());
+        let script = Script::trickle(&body, 700).with_length();
+        let script = script.then(Step::Trailers(trailers));
+        let whole = body.len() as u64;
+        let handler = move |request: Request<GuardedBody<Script>>| async move {
+            use http_body::Body as _;
+            let mut body = std::pin::pin!(request.into_body());
+            let (mut read, mut trailers) = (0, None);
+            loop {
+                // What is written anew has another length, which nobody knows.
+                let told = body.size_hint().exact();
+                assert_eq!(told, (!compat).then(|| whole - read));
+                match BodyExt::frame(&mut body).await.transpose().unwrap() {
+                    Some(frame) => match frame.into_data() {
+                        Ok(data) => read += data.len() as u64,
+                        Err(frame) => trailers = frame.into_trailers().ok(),
+                    },
+                    None => break,
+                }
+                if compat && trailers.is_some() {
+                    break;
+                }
+            }
+            assert_eq!(trailers.unwrap()["x-checksum"], "1");
+            assert!(compat || read == whole);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        };
+        let policy = UploadPolicy::images();
+        let policy = if compat { policy.compat() } else { policy };
+        let service = UploadLayer::new(policy).layer(service_fn(handler));
+        let request = Request::post("/").header("content-type", FORM);
+        let response = service
+            .oneshot(request.body(script).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200, "{compat}");
+    }
+}

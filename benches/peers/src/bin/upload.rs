@@ -1,5 +1,7 @@
 //! What the upload gate costs: beside `memchr::memmem` over the same bytes, beside `multer`, on a
 //! handler with axum's `Multipart`, and in memory.
+//!
+//!     upload types DIRECTORY...      the types of the files in there, told by the gate and by others
 
 use std::{
     convert::Infallible,
@@ -437,14 +439,14 @@ fn memory(runtime: &tokio::runtime::Runtime) {
 
 /// A wait before each frame, so that the uploads take turns.
 trait ThenYield: Sized {
-    fn then_yield(self) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>>>>;
+    fn then_yield(self) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 }
 
 impl<S> ThenYield for S
 where
-    S: stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + 'static,
+    S: stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
 {
-    fn then_yield(self) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>>>> {
+    fn then_yield(self) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>> {
         use futures_util::StreamExt as _;
         Box::pin(self.then(|frame| async {
             tokio::task::yield_now().await;
@@ -453,11 +455,139 @@ where
     }
 }
 
+/// The types that are told apart, with an extension of each, and what else they are called.
+const TYPES: [(&str, &str, &[&str]); 34] = [
+    ("image/png", "png", &[]),
+    ("image/jpeg", "jpg jpeg", &[]),
+    ("image/webp", "webp", &[]),
+    ("image/gif", "gif", &[]),
+    ("image/tiff", "tif tiff", &[]),
+    ("image/avif", "avif", &[]),
+    ("image/heif", "heic heif", &["image/heic"]),
+    ("image/x-icon", "ico", &["image/vnd.microsoft.icon"]),
+    ("application/pdf", "pdf", &[]),
+    ("application/zip", "zip", &[]),
+    ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "docx", &[]),
+    ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx", &[]),
+    ("application/vnd.openxmlformats-officedocument.presentationml.presentation", "pptx", &[]),
+    ("application/vnd.oasis.opendocument.text", "odt", &[]),
+    ("application/vnd.oasis.opendocument.spreadsheet", "ods", &[]),
+    ("application/vnd.oasis.opendocument.presentation", "odp", &[]),
+    ("application/gzip", "gz tgz", &["application/x-gzip"]),
+    ("application/x-bzip2", "bz2", &["application/bzip2", "application/x-bzip"]),
+    ("application/x-xz", "xz", &[]),
+    ("application/zstd", "zst", &["application/x-zstd"]),
+    ("application/x-7z-compressed", "7z", &[]),
+    ("application/x-tar", "tar", &[]),
+    ("audio/mpeg", "mp3", &["audio/mp3"]),
+    ("audio/ogg", "ogg oga", &["application/ogg"]),
+    ("audio/flac", "flac", &["audio/x-flac"]),
+    ("audio/wav", "wav", &["audio/x-wav", "audio/vnd.wave"]),
+    ("audio/mp4", "m4a", &["audio/m4a", "audio/x-m4a"]),
+    ("video/mp4", "mp4 m4v", &[]),
+    ("video/webm", "webm", &[]),
+    ("video/x-matroska", "mkv", &["video/matroska"]),
+    ("video/quicktime", "mov", &[]),
+    ("text/plain", "txt md log", &[]),
+    ("text/csv", "csv", &["text/plain"]),
+    ("application/json", "json", &["text/plain"]),
+];
+/// Of one type, so that none outweighs the others.
+const MOST: usize = 150;
+
+/// Files below a directory, with the index of their type, which their extension tells.
+fn files(directory: &std::path::Path, found: &mut Vec<(usize, std::path::PathBuf)>) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let (path, kind) = (entry.path(), entry.file_type());
+        if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
+            files(&path, found);
+        } else if kind.is_ok_and(|kind| kind.is_file())
+            && let Some(extension) = path.extension().and_then(|name| name.to_str())
+            && let Some(at) = TYPES.iter().position(|(_, known, _)| {
+                known.split(' ').any(|known| known.eq_ignore_ascii_case(extension))
+            })
+        {
+            found.push((at, path));
+        }
+    }
+}
+
+/// How well types are told: by the gate, which is asked whether a file is of a declared type, and by
+/// others, which are asked for the type. A table on standard output.
+fn accuracy(runtime: &tokio::runtime::Runtime, directories: &[String]) {
+    let mut found = Vec::new();
+    for directory in directories {
+        files(directory.as_ref(), &mut found);
+    }
+    found.sort();
+    let policy = UploadPolicy::new(TYPES.map(|(name, ..)| name)).unwrap().max_file(64 * MIB);
+    let layer = UploadLayer::new(policy);
+    let taken = |media_type: &str, extension: &str, file: &[u8]| {
+        let body = form(&format!("a.{extension}"), media_type, file);
+        let mut service = layer.layer(service_fn(handler));
+        let answer = runtime.block_on(service.call(request(frames(&body, false))));
+        answer.unwrap().status() == 200
+    };
+    // The gate takes it as what it is; as something else; infer, file-format, mimetype-detector:
+    // right, wrong, unknown.
+    let mut total = [0_usize; 12];
+    println!("type\tfiles\ttaken\ttaken as another\tinfer\tfile-format\tmimetype-detector (right/wrong/unknown)");
+    for (at, (name, extensions, aliases)) in TYPES.iter().enumerate() {
+        let mut of_type: Vec<_> = found.iter().filter(|(type_, _)| *type_ == at).collect();
+        let step = of_type.len().div_ceil(MOST).max(1);
+        of_type = of_type.into_iter().step_by(step).collect();
+        let mut counts = [0_usize; 12];
+        for (_, path) in of_type {
+            let Some(file) = std::fs::read(path).ok().filter(|file| (1..8 << 20).contains(&file.len())) else {
+                continue;
+            };
+            counts[0] += 1;
+            match taken(name, extensions.split(' ').next().unwrap(), &file) {
+                true => counts[1] += 1,
+                false => eprintln!("refused as {name}: {}", path.display()),
+            }
+            for (other, (media_type, extension, _)) in TYPES.iter().enumerate() {
+                let text = |at: usize| at >= 31;
+                if other != at && !(text(other) && text(at)) && taken(media_type, extension.split(' ').next().unwrap(), &file) {
+                    counts[2] += 1;
+                    eprintln!("taken as {media_type}: {}", path.display());
+                }
+            }
+            let told = [
+                infer::get(&file).map(|kind| kind.mime_type().to_owned()),
+                Some(file_format::FileFormat::from_bytes(&file).media_type().to_owned()),
+                Some(mimetype_detector::detect(&file).mime().to_owned()),
+            ];
+            for (at, told) in told.into_iter().enumerate() {
+                let told = told.unwrap_or_default();
+                let told = told.split(';').next().unwrap().trim();
+                counts[3 + 3 * at + match told {
+                    told if told == *name || aliases.contains(&told) => 0,
+                    "" | "application/octet-stream" => 2,
+                    _ => 1,
+                }] += 1;
+            }
+        }
+        println!(
+            "{name}\t{}\t{}\t{}\t{}/{}/{}\t{}/{}/{}\t{}/{}/{}",
+            counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6], counts[7],
+            counts[8], counts[9], counts[10], counts[11],
+        );
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+    }
+    println!("all: files, taken, taken as another, then right, wrong, unknown of each: {total:?}");
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("types") {
+        return accuracy(&runtime, &arguments.collect::<Vec<_>>());
+    }
     let types_ = ["application/gzip", "image/png", "application/pdf", "image/jpeg"];
     let policy = UploadPolicy::new(types_).unwrap().max_file(1_024 * MIB);
     let layer = UploadLayer::new(policy);

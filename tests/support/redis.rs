@@ -76,6 +76,15 @@ impl Redis {
         line(sent.is_ok().then_some(stream))
     }
 
+    /// The whole answer to a command of words without blanks.
+    pub fn answer(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream
+            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .unwrap();
+        std::io::read_to_string(stream).unwrap()
+    }
+
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_owned()
     }
@@ -148,6 +157,18 @@ impl RedisCluster {
     pub fn urls(&self) -> Vec<String> {
         let url = |(_, port): &(_, u16)| format!("redis://127.0.0.1:{port}");
         self.nodes.iter().map(url).collect()
+    }
+
+    /// Deletes all keys.
+    pub fn flush(&self) {
+        for (_, port) in &self.nodes {
+            assert_eq!(ask(*port, "FLUSHALL"), "+OK");
+        }
+    }
+
+    /// Kills a node, and its third of the keys with it.
+    pub fn kill(&mut self, node: usize) {
+        drop(self.nodes.remove(node));
     }
 
     /// How many keys each node holds.

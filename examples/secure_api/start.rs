@@ -17,7 +17,7 @@ use portcullis::{
     password::PasswordHasher,
     problem,
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
-    refresh_token::{MemoryStore, RefreshTokens, sqlite::SqliteStore},
+    refresh_token::{MemoryStore, RefreshTokens, postgres::PostgresStore, sqlite::SqliteStore},
     secret::{Secret, Secrets},
     session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
@@ -260,12 +260,18 @@ async fn stores(
     keep: Duration,
 ) -> Result<(Accounts, RefreshTokens, DenyList), StartError> {
     let unusable = |error: Box<dyn Error + Send + Sync>| StartError::Store(error);
-    let path = settings.database_url.strip_prefix("sqlite://");
-    let (accounts, tokens) = if settings.database_url == "memory:" {
+    let url = settings.database_url.as_str();
+    let (accounts, tokens) = if url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
         (Accounts::memory(), tokens)
+    } else if url.starts_with("postgres") {
+        let store = PostgresStore::connect(url).await;
+        let store = store.map_err(|error| unusable(error.into()))?;
+        let accounts = Accounts::postgres(store.pool().clone()).await;
+        let accounts = accounts.map_err(|error| unusable(error.into()))?;
+        (accounts, RefreshTokens::new(store, secrets))
     } else {
-        let store = match path {
+        let store = match url.strip_prefix("sqlite://") {
             Some(path) => SqliteStore::open(path).await,
             None => SqliteStore::in_memory().await,
         };
@@ -274,7 +280,7 @@ async fn stores(
         let accounts = accounts.map_err(|error| unusable(error.into()))?;
         (accounts, RefreshTokens::new(store, secrets))
     };
-    if path.is_some() {
+    if url.contains("://") {
         return Ok((accounts, tokens, DenyList::pending(context, keep)));
     }
     // What a process before this one ended is not known: all of its tokens are over.

@@ -149,11 +149,12 @@ impl RateLimitLayer {
         now: Monotonic,
     ) -> Result<Admitted, Rejection> {
         let config = &*self.config;
-        if config.only_if.is_some_and(|applies| !applies(head)) {
+        if !config.applies(head) {
             return Ok(Admitted::default());
         }
-        match check(&config.limits, head, now, config.fields.is_some(), || {
-            config.tell("missing_key", EventKind::Misconfigured, None);
+        let want_left = config.has_fields();
+        match check(&config.limits, head, now, want_left, || {
+            config.tell_missing_key();
         }) {
             Decision::Admitted(outcome) => Ok(self.admitted(outcome, head)),
             Decision::Refused(refused) => Err(config.refuse(&refused)),
@@ -177,9 +178,15 @@ impl RateLimitLayer {
     }
 
     fn admitted(&self, outcome: Outcome, head: Head<'_>) -> Admitted {
+        let client = outcome.shadowed.then(|| Client::of(head)).flatten();
+        self.admitted_for(outcome, client)
+    }
+
+    /// What the policies leave to a request whose head is not needed any more.
+    pub(super) fn admitted_for(&self, outcome: Outcome, client: Option<Client>) -> Admitted {
         if outcome.shadowed {
             let kind = EventKind::ExcessRateLimitExceeded;
-            self.config.tell("shadow", kind, Some(head));
+            self.config.tell("shadow", kind, client);
         }
         let Outcome {
             binding, receipts, ..
@@ -308,10 +315,22 @@ impl Config {
         }
     }
 
-    pub(super) fn tell(&self, reason: &'static str, kind: EventKind, head: Option<Head<'_>>) {
-        let client = head.and_then(Client::of).and_then(Client::ip);
+    pub(super) fn tell(&self, reason: &'static str, kind: EventKind, client: Option<Client>) {
         let event = SecurityEvent::new(kind).with_rule(GATE, reason);
-        self.context.emit(event.with_client(client));
+        self.context
+            .emit(event.with_client(client.and_then(Client::ip)));
+    }
+
+    pub(super) fn applies(&self, head: Head<'_>) -> bool {
+        self.only_if.is_none_or(|applies| applies(head))
+    }
+
+    pub(super) fn has_fields(&self) -> bool {
+        self.fields.is_some()
+    }
+
+    pub(super) fn tell_missing_key(&self) {
+        self.tell("missing_key", EventKind::Misconfigured, None);
     }
 
     /// Writes the fields of one policy's state.

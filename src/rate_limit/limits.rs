@@ -22,6 +22,8 @@ use crate::{head::Head, time::Monotonic};
 
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
+    #[cfg(feature = "redis")]
+    id: u64,
     policy: Policy,
     is_plain: bool,
     /// The name as it stands in the fields.
@@ -82,6 +84,30 @@ pub(super) struct Receipt {
     address: Address,
     quota: Option<u32>,
     charged: Charged,
+    #[cfg(feature = "redis")]
+    is_shared: bool,
+}
+
+/// A count that a request goes into, as other instances know it too.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count {
+    pub(super) policy: usize,
+    pub(super) key: Key,
+    pub(super) is_site: bool,
+    pub(super) limit: u32,
+}
+
+#[cfg(feature = "redis")]
+impl Receipt {
+    pub(super) fn is_of(&self, count: &Count) -> bool {
+        self.policy == count.policy && (self.address.kind() == AddressKind::Site) == count.is_site
+    }
+
+    /// Whether the key had no entry of its own, for want of room.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
 }
 
 impl Limit {
@@ -89,6 +115,8 @@ impl Limit {
         let (limit, capacity) = (policy.limit(), policy.capacity());
         let (counter, site) = (policy.counter(limit), site_limit(limit));
         Self {
+            #[cfg(feature = "redis")]
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             current: AtomicU32::new(limit),
             changes: AtomicU64::new(0),
             v4: Store::new(AddressKind::V4, counter, limit, capacity),
@@ -194,6 +222,41 @@ impl Limit {
             .refund(receipt.charged, receipt.quota);
     }
 
+    /// The counts that a key goes into: its /48's first, where it has one.
+    #[cfg(feature = "redis")]
+    pub(super) fn counts(
+        &self,
+        policy: usize,
+        counted: Counted,
+    ) -> impl Iterator<Item = Count> + use<> {
+        let Counted { key, quota } = counted;
+        let current = self.current();
+        let limit = quota.map_or(current, |quota| quota.min(current));
+        let own = Count {
+            policy,
+            key,
+            is_site: false,
+            limit,
+        };
+        let site = matches!(key.0, Kind::V6(_)).then_some(Count {
+            is_site: true,
+            limit: site_limit(limit),
+            ..own
+        });
+        site.into_iter().chain([own])
+    }
+
+    /// What no other limit of this process has.
+    #[cfg(feature = "redis")]
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn note_shadow_refusal(&self) {
+        self.shadow_refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn stores(&self) -> impl Iterator<Item = &Store> {
         [&self.v4, &self.v6, &self.sites, &self.digests].into_iter()
     }
@@ -241,7 +304,6 @@ pub(super) fn check(
     want_left: bool,
     on_missing: impl Fn(),
 ) -> Decision {
-    let mut run = Run::new(now, want_left);
     // Keys first: a closure of the user's must not run while a shard is locked.
     let mut few = [const { None }; FEW];
     let mut many = Vec::new();
@@ -251,8 +313,24 @@ pub(super) fn check(
         many.resize_with(limits.len(), || None);
         &mut many
     };
+    if !count(limits, head, counted, on_missing) {
+        return Decision::NoKey;
+    }
+    let mut run = Run::new(now, want_left);
+    run.walk(limits, counted, 0);
+    run.decision()
+}
+
+/// Finds out what a request is counted by; false when a policy takes none without a key.
+#[inline]
+fn count(
+    limits: &[Arc<Limit>],
+    head: Head<'_>,
+    counted: &mut [Option<Counted>],
+    on_missing: impl Fn(),
+) -> bool {
     let mut client = None;
-    for (limit, counted) in limits.iter().zip(&mut *counted) {
+    for (limit, counted) in limits.iter().zip(counted) {
         let source = limit.policy.source();
         let key = match client {
             Some(_) if source.is_client() => client,
@@ -270,13 +348,38 @@ pub(super) fn check(
                 match missing {
                     MissingKey::Shared => Key::MISSING,
                     MissingKey::Skip => continue,
-                    MissingKey::Reject => return Decision::NoKey,
+                    MissingKey::Reject => return false,
                 }
             }
         };
         let quota = limit.policy.quota(head);
         *counted = Some(Counted { key, quota });
     }
+    true
+}
+
+/// What a request is counted by, kept beyond its head; `None` when a policy takes none without a
+/// key.
+#[cfg(feature = "redis")]
+pub(super) fn counted(
+    limits: &[Arc<Limit>],
+    head: Head<'_>,
+    on_missing: impl Fn(),
+) -> Option<Box<[Option<Counted>]>> {
+    let mut counted = vec![None; limits.len()].into_boxed_slice();
+    count(limits, head, &mut counted, on_missing).then_some(counted)
+}
+
+/// Judges and charges what a request is counted by, and keeps a receipt of every charge.
+#[cfg(feature = "redis")]
+pub(super) fn charge_counted(
+    limits: &[Arc<Limit>],
+    counted: &[Option<Counted>],
+    now: Monotonic,
+    want_left: bool,
+) -> Decision {
+    let mut run = Run::new(now, want_left);
+    run.keep_receipts = true;
     run.walk(limits, counted, 0);
     run.decision()
 }
@@ -291,10 +394,10 @@ pub(super) fn charge(limit: &Arc<Limit>, key: Key, now: Monotonic) -> Decision {
 }
 
 /// What a request is counted by in one policy.
-#[derive(Clone, Copy)]
-struct Counted {
-    key: Key,
-    quota: Option<u32>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub(super) key: Key,
+    pub(super) quota: Option<u32>,
 }
 
 /// A slot to judge and to charge.
@@ -370,6 +473,8 @@ impl Run {
                             address: step.address,
                             quota: step.quota,
                             charged,
+                            #[cfg(feature = "redis")]
+                            is_shared: held.is_shared(),
                         });
                     }
                 }
@@ -431,7 +536,7 @@ impl Run {
 }
 
 /// Fewest units first, then the longest time to more.
-fn tightness(left: Left) -> (u32, Reverse<u64>) {
+pub(super) fn tightness(left: Left) -> (u32, Reverse<u64>) {
     (left.units, Reverse(left.more_in))
 }
 
@@ -440,6 +545,8 @@ fn site_limit(limit: u32) -> u32 {
     limit.saturating_mul(SITE_FACTOR)
 }
 
+#[cfg(feature = "redis")]
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 const SITE_FACTOR: u32 = 16;
 /// Policies that are judged without an allocation.
 const FEW: usize = 4;

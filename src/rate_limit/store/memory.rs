@@ -318,8 +318,7 @@ impl Store {
     fn spot(&self, address: &Address) -> (usize, u16) {
         debug_assert_eq!(self.kind, address.kind);
         let hash = match address.kind {
-            // Already a digest under a key that nobody outside knows.
-            AddressKind::Digest => address.bits[1],
+            AddressKind::Digest => self.hash(address.bits[1]),
             // One block of the hash instead of two.
             AddressKind::V4 => {
                 let mut hasher = self.hasher;
@@ -415,6 +414,12 @@ impl Held<'_> {
                 more_in: 0,
             },
         }
+    }
+
+    /// Whether the key has no entry of its own, for want of room.
+    #[cfg(feature = "redis")]
+    pub(in super::super) fn is_shared(&self) -> bool {
+        self.place == Place::Shared
     }
 
     #[inline]

@@ -27,11 +27,13 @@ local function write(id, row)
     call('HSET', ROWS, id, cmsgpack.pack(row))
 end
 
--- The subjects' sessions that were not ended, in one sorted set of `subject NUL id`. A subject may
--- hold a NUL, so that others stand between his.
+-- A subject's sessions stand together in one sorted set: `subject 0 id`, and once they were ended
+-- `subject 1 id`. Names may hold such bytes, so that others can stand between.
+local LIVE, OVER, LAST = '\0', '\1', ('\255'):rep(16)
+
 local function ids_of(subject)
-    local from = subject .. '\0'
-    local members = call('ZRANGEBYLEX', SUBJECTS, '[' .. from, '[' .. from .. ('\255'):rep(16))
+    local from = subject .. LIVE
+    local members = call('ZRANGEBYLEX', SUBJECTS, '[' .. from, '[' .. from .. LAST)
     local ids = {}
     for _, member in ipairs(members) do
         if #member == #from + 16 then
@@ -41,6 +43,11 @@ local function ids_of(subject)
     return ids
 end
 
+local function has_any(subject)
+    local from, to = '[' .. subject .. LIVE, '[' .. subject .. OVER .. LAST
+    return #call('ZRANGEBYLEX', SUBJECTS, from, to, 'LIMIT', 0, 1) > 0
+end
+
 local function is_live(row, now)
     return row[ENDED_AT] == '' and tonumber(now) < tonumber(row[EXPIRES])
 end
@@ -48,7 +55,8 @@ end
 local function finish(id, row, now, reason)
     row[ENDED_AT], row[REASON] = now, reason
     write(id, row)
-    call('ZREM', SUBJECTS, row[SUBJECT] .. '\0' .. id)
+    call('ZREM', SUBJECTS, row[SUBJECT] .. LIVE .. id)
+    call('ZADD', SUBJECTS, 0, row[SUBJECT] .. OVER .. id)
     call('ZADD', ENDED, now, id)
     if tonumber(now) < tonumber(row[EXPIRES]) then
         call('ZADD', DUE, now, 's' .. id)
@@ -73,7 +81,7 @@ if step == 'create' then
         return 'taken'
     end
     write(id, row)
-    call('ZADD', SUBJECTS, 0, row[SUBJECT] .. '\0' .. id)
+    call('ZADD', SUBJECTS, 0, row[SUBJECT] .. LIVE .. id)
     call('ZADD', DUE, row[EXPIRES], 's' .. id)
     return 'created'
 end
@@ -172,7 +180,7 @@ if step == 'delete_expired' then
             end
             if tonumber(over) < tonumber(before) then
                 call('HDEL', ROWS, name)
-                call('ZREM', SUBJECTS, row[SUBJECT] .. '\0' .. name)
+                call('ZREM', SUBJECTS, row[SUBJECT] .. LIVE .. name, row[SUBJECT] .. OVER .. name)
                 call('ZREM', ENDED, name)
                 call('ZREM', DUE, member)
                 deleted = deleted + 1
@@ -181,7 +189,7 @@ if step == 'delete_expired' then
             end
         else
             local is_old = tonumber(call('HGET', EPOCHS, name)) < tonumber(before)
-            if is_old and #ids_of(name) == 0 then
+            if is_old and not has_any(name) then
                 call('HDEL', EPOCHS, name)
                 call('ZREM', DUE, member)
             else

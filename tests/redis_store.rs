@@ -6,10 +6,6 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -23,7 +19,10 @@ use portcullis::{
     secret::Secret,
     time::UnixMillis,
 };
-use support::redis::{Redis, RedisCluster};
+use support::{
+    load::{Load, until_refreshed},
+    redis::{Redis, RedisCluster},
+};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -241,19 +240,6 @@ async fn a_stalled_server_is_503_in_time_and_no_logout() {
     until_refreshed(&tokens, token).await;
 }
 
-/// Refreshes until the server is back; every refusal before is an outage.
-async fn until_refreshed(tokens: &RefreshTokens, token: &str) -> String {
-    let begun = Instant::now();
-    loop {
-        match tokens.refresh(token, None).await {
-            Ok(granted) => return granted.token.expose().to_owned(),
-            Err(refused) => assert!(!refused.is_over(), "{refused:?}"),
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_under_load_logs_nobody_out() {
     let Some(mut server) = Redis::start_with(&DURABLE) else {
@@ -261,36 +247,17 @@ async fn a_server_that_is_killed_under_load_logs_nobody_out() {
     };
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let tokens = RefreshTokens::new(store, Secret::generate());
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut users = Vec::new();
-    for user in 0..64 {
-        let (tokens, stop) = (tokens.clone(), stop.clone());
-        let login = tokens.begin(&format!("user-{user}")).await.unwrap();
-        let session = tokens.start(login, Device::new()).await.unwrap();
-        users.push(tokio::spawn(async move {
-            let mut token = session.token.expose().to_owned();
-            let mut rotations = 0;
-            while !stop.load(Ordering::Relaxed) {
-                token = until_refreshed(&tokens, &token).await;
-                rotations += 1;
-            }
-            rotations
-        }));
-    }
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    let load = Load::start(&tokens, 64).await;
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
         server.kill();
-        assert_eq!(
-            Rejection::from(&tokens.health().await.unwrap_err()).status(),
-            503
-        );
+        let refused = tokens.health().await.unwrap_err();
+        assert_eq!(Rejection::from(&refused).status(), 503);
         server.start_again();
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    stop.store(true, Ordering::Relaxed);
-    for user in users {
-        assert!(user.await.unwrap() > 1);
-    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (refreshed, refused) = load.end().await;
+    assert!(refreshed > 64 && refused > 0, "{refreshed} {refused}");
 }
 
 #[tokio::test]

@@ -127,7 +127,7 @@ if step == 'revoke_subject' then
     local epoch = tonumber(call('HGET', EPOCHS, subject) or '0') + 1
     epoch = string.format('%.0f', math.max(epoch, tonumber(least)))
     call('HSET', EPOCHS, subject, epoch)
-    call('ZADD', DUE, epoch, 'e' .. subject)
+    call('ZADD', DUE, epoch, 'u' .. subject)
     local told = { epoch }
     for _, id in ipairs(ids_of(subject)) do
         if id ~= except then
@@ -163,6 +163,7 @@ if step == 'count_due' then
 end
 
 -- Looks at what may be over: each is cleared away, or is due again at `before` or later.
+-- Of what is due at one time, sessions (`s`) come before their users (`u`).
 if step == 'delete_expired' then
     local before, limit, later = ARGV[3], tonumber(ARGV[4]), ARGV[5]
     local deleted = 0

@@ -1,5 +1,6 @@
 //! The example server, driven over real sockets as its contract says.
 #![cfg(all(
+    feature = "api-key",
     feature = "axum",
     feature = "cors",
     feature = "csrf",
@@ -1101,13 +1102,14 @@ fn unusable_settings_end_the_program() {
         "RATE_LIMIT_WINDOW_MS",
         "TRUSTED_PROXIES",
         "UPLOAD_ALLOWED_TYPES",
+        "API_KEYS_ENV",
     ] {
         let lines = told
             .lines()
             .filter(|line| line.starts_with(&format!("{name}: ")));
         assert_eq!(lines.count(), 1, "{name}: {told}");
     }
-    assert_eq!(told.lines().count(), 7, "{told}");
+    assert_eq!(told.lines().count(), 8, "{told}");
     assert!(!told.contains("hunter2"), "{told}");
 }
 

@@ -1,7 +1,7 @@
 //! What only SQLite shows.
 #![cfg(feature = "sqlite")]
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
 
 use portcullis::refresh_token::{RefreshTokenStore as _, StoreErrorKind, sqlite::SqliteStore};
 use sqlx::Connection as _;
@@ -43,7 +43,7 @@ async fn the_files_are_their_owners_alone() {
     let path = folder.path().join("sessions.db");
     // One that anybody could read before is not read by anybody after.
     std::fs::write(&path, "").unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
     store.epoch("user-1").await.unwrap();
     let mut files = 0;

@@ -60,6 +60,16 @@ pub(super) struct Outcome {
     pub(super) shadowed: bool,
 }
 
+#[cfg(feature = "redis")]
+impl Outcome {
+    /// Of a request that nothing was charged for.
+    pub(super) const UNCHARGED: Self = Self {
+        binding: None,
+        receipts: Vec::new(),
+        shadowed: false,
+    };
+}
+
 /// The policy that leaves least, and what it leaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding {

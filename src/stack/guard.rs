@@ -21,7 +21,7 @@ use crate::csrf::{CsrfPolicy, CsrfTokens};
 #[cfg(feature = "jwt")]
 use crate::jwt::Authenticate;
 #[cfg(all(feature = "rate-limit", feature = "redis"))]
-use crate::rate_limit::redis::{RedisLimits, SharedAdmitted, Start};
+use crate::rate_limit::redis::{RedisLimits, SharedAdmitted};
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::{Admitted, RateLimitLayer};
 #[cfg(feature = "upload")]
@@ -217,7 +217,14 @@ impl GuardLayer {
         let scopes = match guard.scopes.is_empty() {
             true => None,
             false => {
-                Some(RequireScopeLayer::all(guard.scopes)?.with_context(parts.context.clone()))
+                let scopes = RequireScopeLayer::all(guard.scopes)?;
+                let scopes = scopes.with_context(parts.context.clone());
+                #[cfg(feature = "jwt")]
+                let scopes = match &authentication {
+                    Some(gate) => scopes.with_challenge(gate.challenge().clone()),
+                    None => scopes,
+                };
+                Some(scopes)
             }
         };
         Ok(Self {

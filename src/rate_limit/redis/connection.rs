@@ -140,6 +140,12 @@ impl RedisLimits {
             .await;
     }
 
+    /// Forgets counts; whether Redis did.
+    pub(super) async fn forget(&self, asked: &[Asked], context: &Context) -> bool {
+        let forgotten = self.within_budget(context, self.inner.link.forget(asked));
+        forgotten.await.is_ok()
+    }
+
     async fn within_budget<T>(
         &self,
         context: &Context,
@@ -191,6 +197,18 @@ impl Link {
                 charge_slots(&mut cluster, asked, charge).await
             }
         }
+    }
+
+    async fn forget(&self, asked: &[Asked]) -> RedisResult<()> {
+        for count in asked {
+            let mut command = redis::cmd("DEL");
+            command.arg(&count.name);
+            let _: u64 = match self.clone() {
+                Self::One(mut one) => command.query_async(&mut one).await?,
+                Self::Cluster(mut cluster) => command.query_async(&mut cluster).await?,
+            };
+        }
+        Ok(())
     }
 
     async fn refund(&self, charges: &[(Asked, u64)]) -> RedisResult<()> {

@@ -7,6 +7,7 @@ use tower_layer::Layer;
 
 use super::{
     super::{
+        key::Key,
         layer::{Admitted, GATE, RateLimitLayer},
         limits::{
             Binding, Counted, Decision, Limit, Outcome, Receipt, Refused, charge_counted, counted,
@@ -15,6 +16,7 @@ use super::{
         window::Left,
     },
     connection::RedisLimits,
+    handle::SharedHandle,
     outage::Outage,
     script::{Answer, Asked},
     service::SharedRateLimit,
@@ -58,6 +60,17 @@ pub(crate) struct Question {
     client: Option<Client>,
 }
 
+/// What Redis, or this instance alone, agreed to.
+pub(super) struct Granted {
+    pub(super) layer: SharedRateLimitLayer,
+    pub(super) outcome: Outcome,
+    client: Option<Client>,
+    pub(super) answered: Vec<Answered>,
+}
+
+/// A count of a policy, and what Redis said of it.
+type Answered = ((usize, Asked), Answer);
+
 /// An admission, and what its response is for.
 #[must_use]
 #[derive(Default)]
@@ -72,7 +85,7 @@ impl Start {
     pub(crate) async fn decision(self) -> Result<SharedAdmitted, Rejection> {
         match self {
             Self::Decided(decision) => decision,
-            Self::Ask(question) => question.answer().await,
+            Self::Ask(question) => Ok(SharedAdmitted::new(question.judge().await?)),
         }
     }
 }
@@ -81,6 +94,12 @@ impl SharedRateLimitLayer {
     /// The policies, and the counts of this instance.
     pub fn local(&self) -> &RateLimitLayer {
         &self.local
+    }
+
+    /// A handle on what has been used up in the fleet.
+    #[must_use]
+    pub fn handle(&self) -> SharedHandle {
+        SharedHandle::new(self.clone())
     }
 
     /// The connection.
@@ -124,12 +143,16 @@ impl SharedRateLimitLayer {
         refusals.refused()
     }
 
-    fn limits(&self) -> &[Arc<Limit>] {
+    pub(super) fn limits(&self) -> &[Arc<Limit>] {
         &self.local.config().limits
     }
 
     /// The counts that a request goes into, as Redis knows them.
-    fn asked(&self, counted: &[Option<Counted>], local: &Decision) -> Vec<(usize, Asked)> {
+    pub(super) fn asked(
+        &self,
+        counted: &[Option<Counted>],
+        local: &Decision,
+    ) -> Vec<(usize, Asked)> {
         let receipts = match local {
             Decision::Admitted(outcome) => &outcome.receipts[..],
             _ => &[],
@@ -164,7 +187,21 @@ impl SharedRateLimitLayer {
 }
 
 impl Question {
-    async fn answer(self) -> Result<SharedAdmitted, Rejection> {
+    /// Charges one key of one policy.
+    pub(super) fn by_hand(layer: &SharedRateLimitLayer, policy: usize, key: Key) -> Self {
+        let config = layer.local.config();
+        let mut counted = vec![None; config.limits.len()].into_boxed_slice();
+        counted[policy] = Some(Counted { key, quota: None });
+        let now = config.context.monotonic();
+        Self {
+            local: charge_counted(&config.limits, &counted, now, false),
+            layer: layer.clone(),
+            counted,
+            client: None,
+        }
+    }
+
+    pub(super) async fn judge(self) -> Result<Granted, Rejection> {
         let layer = self.layer.clone();
         let context = &layer.local.config().context;
         let mut asked = layer.asked(&self.counted, &self.local);
@@ -184,10 +221,7 @@ impl Question {
     }
 
     /// Redis has judged.
-    fn decide(
-        mut self,
-        answered: Vec<((usize, Asked), Answer)>,
-    ) -> Result<SharedAdmitted, Rejection> {
+    fn decide(mut self, answered: Vec<Answered>) -> Result<Granted, Rejection> {
         let layer = self.layer.clone();
         let config = layer.local.config();
         let now = config.context.monotonic();
@@ -222,16 +256,16 @@ impl Question {
                     give_back(&config.limits, &outcome.receipts, now);
                     Err(config.refuse(&refused))
                 }
-                None => Ok(SharedAdmitted::new(
-                    &self.layer,
-                    Outcome {
+                None => Ok(Granted {
+                    outcome: Outcome {
                         binding: binding.filter(|_| config.has_fields()),
                         receipts: outcome.receipts,
                         shadowed: shadowed || outcome.shadowed,
                     },
-                    self.client,
+                    client: self.client,
                     answered,
-                )),
+                    layer: self.layer,
+                }),
             },
             // What this instance admitted while Redis was away, Redis does not know.
             Decision::Refused(refused) => {
@@ -250,7 +284,7 @@ impl Question {
     }
 
     /// Redis is away: each policy goes its own way.
-    fn decide_alone(self) -> Result<SharedAdmitted, Rejection> {
+    fn decide_alone(self) -> Result<Granted, Rejection> {
         let config = self.layer.local.config();
         let outage = |policy: usize| config.limits[policy].policy().outage();
         let closed = (0..config.limits.len())
@@ -266,24 +300,25 @@ impl Question {
             let rejection = Rejection::new(RejectionKind::Unavailable, GATE, "redis_unavailable");
             return Err(rejection.with_retry_after(RETRY));
         }
-        match self.local {
-            Decision::Admitted(outcome) => Ok(SharedAdmitted::new(
-                &self.layer,
-                outcome,
-                self.client,
-                Vec::new(),
-            )),
+        let outcome = match self.local {
+            Decision::Admitted(outcome) => outcome,
             Decision::Refused(mut refused) => {
                 refused
                     .policies
                     .retain(|policy| outage(*policy) != Outage::Open);
-                if refused.policies.is_empty() {
-                    return Ok(SharedAdmitted::default());
+                if !refused.policies.is_empty() {
+                    return Err(config.refuse(&refused));
                 }
-                Err(config.refuse(&refused))
+                Outcome::UNCHARGED
             }
-            Decision::NoKey => Err(missing_key()),
-        }
+            Decision::NoKey => return Err(missing_key()),
+        };
+        Ok(Granted {
+            outcome,
+            client: self.client,
+            answered: Vec::new(),
+            layer: self.layer,
+        })
     }
 
     /// Keeps a refusal that nothing but time and an operator ends.
@@ -301,18 +336,16 @@ impl Question {
 }
 
 impl SharedAdmitted {
-    fn new(
-        layer: &SharedRateLimitLayer,
-        outcome: Outcome,
-        client: Option<Client>,
-        answered: Vec<((usize, Asked), Answer)>,
-    ) -> Self {
-        let limits = layer.limits();
-        let refunds = |policy: usize| limits[policy].policy().refunds();
-        let charges: Vec<_> = answered
-            .into_iter()
-            .filter(|((policy, _), answer)| answer.stamp > 0 && refunds(*policy))
-            .map(|((policy, asked), answer)| (policy, asked, answer.stamp))
+    fn new(granted: Granted) -> Self {
+        let Granted {
+            layer,
+            outcome,
+            client,
+            answered,
+        } = granted;
+        let refunds = |policy: usize| layer.limits()[policy].policy().refunds();
+        let charges: Vec<_> = charges(answered)
+            .filter(|(policy, ..)| refunds(*policy))
             .collect();
         let receipts = outcome.receipts.into_iter();
         let outcome = Outcome {
@@ -321,7 +354,7 @@ impl SharedAdmitted {
         };
         Self {
             local: layer.local.admitted_for(outcome, client),
-            layer: (!charges.is_empty()).then(|| layer.clone()),
+            layer: (!charges.is_empty()).then_some(layer),
             charges,
         }
     }
@@ -394,7 +427,15 @@ impl<S> Layer<S> for SharedRateLimitLayer {
     }
 }
 
-fn give_back(limits: &[Arc<Limit>], receipts: &[Receipt], now: Monotonic) {
+/// What was charged, with the stamp that a refund names.
+pub(super) fn charges(answered: Vec<Answered>) -> impl Iterator<Item = (usize, Asked, u64)> {
+    answered
+        .into_iter()
+        .filter(|(_, answer)| answer.stamp > 0)
+        .map(|((policy, asked), answer)| (policy, asked, answer.stamp))
+}
+
+pub(super) fn give_back(limits: &[Arc<Limit>], receipts: &[Receipt], now: Monotonic) {
     for receipt in receipts {
         limits[receipt.policy].refund(receipt, now);
     }

@@ -41,14 +41,16 @@
 mod breaker;
 mod connection;
 mod denied;
+mod handle;
 mod layer;
 mod outage;
 mod script;
 mod service;
 
-pub(crate) use self::layer::{SharedAdmitted, Start};
+pub(crate) use self::layer::SharedAdmitted;
 pub use self::{
     connection::RedisLimits,
+    handle::{SharedCharge, SharedHandle},
     layer::SharedRateLimitLayer,
     outage::Outage,
     service::{SharedRateLimit, SharedRateLimitFuture},

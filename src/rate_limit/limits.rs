@@ -15,13 +15,19 @@ use super::{
     fields::item,
     key::{Key, Kind},
     policy::{MissingKey, Policy},
-    store::{Address, AddressKind, Denied, Store},
+    store::{Address, AddressKind, Store},
     window::{Charged, Left},
 };
-use crate::{head::Head, time::Monotonic};
+use crate::{
+    client::{Client, Counted},
+    head::Head,
+    time::Monotonic,
+};
 
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
+    /// The limit's own number; 0 when there are none left.
+    id: u32,
     policy: Policy,
     is_plain: bool,
     /// The name as it stands in the fields.
@@ -35,6 +41,7 @@ pub(super) struct Limit {
     sites: Store,
     digests: Store,
     missing_told: AtomicBool,
+    twice_told: AtomicBool,
     shadow_refusals: AtomicU64,
 }
 
@@ -88,7 +95,12 @@ impl Limit {
     pub(super) fn new(policy: Policy) -> Self {
         let (limit, capacity) = (policy.limit(), policy.capacity());
         let (counter, site) = (policy.counter(limit), site_limit(limit));
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let next = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            last.checked_add(1)
+        });
         Self {
+            id: next.map_or(0, |last| last + 1),
             current: AtomicU32::new(limit),
             changes: AtomicU64::new(0),
             v4: Store::new(AddressKind::V4, counter, limit, capacity),
@@ -99,6 +111,7 @@ impl Limit {
             is_plain: policy.is_plain(),
             policy,
             missing_told: AtomicBool::new(false),
+            twice_told: AtomicBool::new(false),
             shadow_refusals: AtomicU64::new(0),
         }
     }
@@ -111,23 +124,31 @@ impl Limit {
         &self.item
     }
 
-    /// Charges a request when that is a matter of one slot; `None` says nothing but that it takes
-    /// [`check`] to find out.
+    /// Charges a request when that is a matter of one slot, as [`Store::charge`] does; `None` says
+    /// nothing but that it takes [`check`] to find out.
     #[inline]
     pub(super) fn charge(
         &self,
-        extensions: &Extensions,
+        extensions: &mut Extensions,
         now: Monotonic,
         want_left: bool,
-    ) -> Option<Result<Left, Denied>> {
+        left: &mut Left,
+    ) -> Option<Result<(), u64>> {
         if !self.is_plain {
             return None;
         }
-        let Kind::V4(bits) = Key::of_client(extensions)?.0 else {
+        let (ip, counted) = Client::at_hand(extensions)?;
+        let Kind::V4(bits) = Key::of_client(ip).0 else {
             return None;
         };
+        if counted.has(self.id) {
+            return None;
+        }
+        // Before it is known whether it is admitted: a request that is refused meets nothing more.
+        counted.note(self.id);
         let (address, cost) = (Address::v4(bits), self.policy.cost());
-        Some(self.v4.charge(address, now.as_nanos(), cost, want_left))
+        let now = now.as_nanos();
+        Some(self.v4.charge(address, now, cost, want_left, left))
     }
 
     /// The limit in force.
@@ -231,28 +252,36 @@ impl fmt::Debug for Limit {
 
 /// Judges a request by all of `limits`, and charges all of them when none refuses.
 ///
-/// `want_left` asks for what is left after the charge. `on_missing` is told of the first request
-/// of each policy that has no key.
+/// Policies that have `counted` the request before leave it alone, and those that charge it are
+/// noted there. `want_left` asks for what is left after the charge. `tell` is told of the first
+/// request of each policy that has no key, or comes a second time.
 #[inline]
 pub(super) fn check(
     limits: &[Arc<Limit>],
     head: Head<'_>,
     now: Monotonic,
     want_left: bool,
-    on_missing: impl Fn(),
+    counted: &mut Counted,
+    tell: impl Fn(&'static str),
 ) -> Decision {
     let mut run = Run::new(now, want_left);
     // Keys first: a closure of the user's must not run while a shard is locked.
     let mut few = [const { None }; FEW];
     let mut many = Vec::new();
-    let counted: &mut [Option<Counted>] = if limits.len() <= FEW {
+    let charges: &mut [Option<By>] = if limits.len() <= FEW {
         &mut few[..limits.len()]
     } else {
         many.resize_with(limits.len(), || None);
         &mut many
     };
     let mut client = None;
-    for (limit, counted) in limits.iter().zip(&mut *counted) {
+    for (limit, charge) in limits.iter().zip(&mut *charges) {
+        if counted.has(limit.id) {
+            if !limit.twice_told.swap(true, Ordering::Relaxed) {
+                tell("applied_twice");
+            }
+            continue;
+        }
         let source = limit.policy.source();
         let key = match client {
             Some(_) if source.is_client() => client,
@@ -265,7 +294,7 @@ pub(super) fn check(
             (Some(key), _) => key,
             (None, missing) => {
                 if !limit.missing_told.swap(true, Ordering::Relaxed) {
-                    on_missing();
+                    tell("missing_key");
                 }
                 match missing {
                     MissingKey::Shared => Key::MISSING,
@@ -275,24 +304,29 @@ pub(super) fn check(
             }
         };
         let quota = limit.policy.quota(head);
-        *counted = Some(Counted { key, quota });
+        *charge = Some(By { key, quota });
     }
-    run.walk(limits, counted, 0);
-    run.decision()
+    run.walk(limits, charges, 0);
+    let decision = run.decision();
+    if let Decision::Admitted(_) = decision {
+        let charged = limits.iter().zip(charges).filter(|(_, by)| by.is_some());
+        charged.for_each(|(limit, _)| counted.note(limit.id));
+    }
+    decision
 }
 
 /// Judges and charges one key of one policy, which keeps its index `policy`.
 pub(super) fn charge(limit: &Arc<Limit>, key: Key, now: Monotonic) -> Decision {
     let mut run = Run::new(now, false);
     run.keep_receipts = true;
-    let counted = [Some(Counted { key, quota: None })];
-    run.walk(slice::from_ref(limit), &counted, 0);
+    let charge = [Some(By { key, quota: None })];
+    run.walk(slice::from_ref(limit), &charge, 0);
     run.decision()
 }
 
 /// What a request is counted by in one policy.
 #[derive(Clone, Copy)]
-struct Counted {
+struct By {
     key: Key,
     quota: Option<u32>,
 }
@@ -337,15 +371,15 @@ impl Run {
     ///
     /// Tables are locked in the order of the policies, which is one order for all layers that
     /// share them, so no two requests wait for each other.
-    fn walk(&mut self, limits: &[Arc<Limit>], counted: &[Option<Counted>], policy: usize) -> bool {
-        let (Some(limit), Some(of)) = (limits.get(policy), counted.get(policy)) else {
+    fn walk(&mut self, limits: &[Arc<Limit>], charges: &[Option<By>], policy: usize) -> bool {
+        let (Some(limit), Some(by)) = (limits.get(policy), charges.get(policy)) else {
             return self.refusing.is_empty();
         };
-        let next = |run: &mut Self| run.walk(limits, counted, policy + 1);
-        let Some(of) = of else {
+        let next = |run: &mut Self| run.walk(limits, charges, policy + 1);
+        let Some(by) = by else {
             return next(self);
         };
-        match limit.steps(policy, of.key, of.quota) {
+        match limit.steps(policy, by.key, by.quota) {
             (None, own) => self.step(own, next),
             // An entry for a /64 is made only after its /48 admits.
             (Some(site), own) => self.step(site, |run| run.step(own, next)),
@@ -443,3 +477,67 @@ fn site_limit(limit: u32) -> u32 {
 const SITE_FACTOR: u32 = 16;
 /// Policies that are judged without an allocation.
 const FEW: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// A refusal by any policy leaves every policy as it was, to the bit, and what is admitted
+        /// is charged to each of them.
+        #[test]
+        fn what_is_refused_is_charged_nowhere(
+            policies in prop::collection::vec((1_u32..30, 1_u64..100, any::<bool>(), 1_u32..3), 1..6),
+            // Addresses of few networks, so that /48s refuse too.
+            requests in prop::collection::vec((0_u8..8, any::<bool>(), 0_u64..5), 1..120),
+        ) {
+            let made = |(limit, millis, smooth, cost): &(u32, u64, bool, u32)| {
+                let make = if *smooth { Policy::smooth } else { Policy::strict };
+                let policy = make("p", *limit, Duration::from_millis(*millis)).unwrap();
+                Arc::new(Limit::new(policy.with_cost((*cost).min(*limit)).unwrap()))
+            };
+            let limits: Vec<_> = policies.iter().map(made).collect();
+            let mut now = 1;
+            for (host, is_v6, step) in requests {
+                now += step * 1_000_000;
+                let ip = match is_v6 {
+                    true => [0x2001, 0xdb8, 0, host.into(), 0, 0, 0, 1].into(),
+                    false => [203, 0, 113, host].into(),
+                };
+                let mut request = Request::new(());
+                request.extensions_mut().insert(Client::new(Some(ip), false));
+                let (key, at) = (Key::client(ip), Monotonic::from_nanos(now));
+                let left = |limit: &Arc<Limit>| limit.left(key, at).units;
+                let (before, left_before) = (dump(&limits), limits.iter().map(left));
+                let left_before: Vec<_> = left_before.collect();
+                let mut counted = Counted::default();
+                let head = Head::of(&request);
+                let decision = check(&limits, head, at, true, &mut counted, |_| {});
+                match decision {
+                    Decision::Admitted(_) => {
+                        for (limit, before) in limits.iter().zip(left_before) {
+                            prop_assert!(left(limit) <= before - limit.policy.cost());
+                            prop_assert!(counted.has(limit.id));
+                        }
+                    }
+                    _ => {
+                        prop_assert_eq!(dump(&limits), before);
+                        prop_assert_eq!(counted, Counted::default());
+                    }
+                }
+            }
+        }
+    }
+
+    fn dump(limits: &[Arc<Limit>]) -> Vec<Vec<u32>> {
+        let stores = limits.iter().flat_map(|limit| limit.stores());
+        stores.map(Store::dump).collect()
+    }
+}

@@ -342,7 +342,7 @@ impl Route {
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_client {
             let now = self.context.monotonic();
-            charged.by_client = Some(limits.decide(Head::of(request), now)?);
+            charged.by_client = Some(limits.decide(request, now)?);
         }
         match &self.body {
             BodyRule::Limited(limit) => {
@@ -360,7 +360,7 @@ impl Route {
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_identity {
             let now = self.context.monotonic();
-            charged.by_identity = Some(limits.decide(Head::of(request), now)?);
+            charged.by_identity = Some(limits.decide(request, now)?);
         }
         if let Some(scopes) = &self.scopes {
             scopes.decide(Head::of(request))?;

@@ -58,7 +58,9 @@ async fn main() {
                 .unwrap();
             let limit = GovernorLayer::new(Arc::new(limit));
             let origin = AllowOrigin::list([HeaderValue::from_static(ORIGIN)]);
-            let cors = CorsLayer::new().allow_origin(origin).allow_credentials(true);
+            let cors = CorsLayer::new()
+                .allow_origin(origin)
+                .allow_credentials(true);
             let helmet = tower_helmet::HelmetLayer::with_defaults();
             let body = RequestBodyLimitLayer::new(16 * 1024);
             let router = match mode.as_str() {

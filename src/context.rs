@@ -7,7 +7,7 @@ use http::{Request, Response};
 use crate::{
     body::RejectionBody,
     client::Client,
-    event::{EventSink, Events, SecurityEvent, TracingSink},
+    event::{EventSink, Events, SecurityEvent, TracingSink, metric},
     head::Head,
     identity::Identity,
     rejection::{ProblemDetails, Rejection, Render, WireForm},
@@ -143,6 +143,7 @@ impl Context {
         identity: Option<&Identity>,
         rejection: &Rejection,
     ) {
+        metric::rejected(rejection.gate(), rejection.reason());
         let mut event =
             SecurityEvent::new(rejection.event()).with_rule(rejection.gate(), rejection.reason());
         if let Some(client) = client {

@@ -24,6 +24,7 @@ pub mod api_key;
 pub mod authorize;
 pub mod body;
 pub mod body_limit;
+mod challenge;
 pub mod client;
 mod context;
 mod cookie;

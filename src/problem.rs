@@ -25,9 +25,10 @@
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request},
+    extract::{FromRequest, OptionalFromRequest, Request},
 };
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_TYPE};
+use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -60,6 +61,24 @@ where
                     _ => json::incomplete(),
                 })?;
         json::parse(&bytes).map(Self)
+    }
+}
+
+/// `Option<ProblemJson<T>>`: a request without a body and without a type is `None`.
+impl<T, S> OptionalFromRequest<S> for ProblemJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Rejection> {
+        if request.body().is_end_stream() && !request.headers().contains_key(CONTENT_TYPE) {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state)
+            .await
+            .map(Some)
     }
 }
 

@@ -322,6 +322,7 @@ impl std::error::Error for Rejection {}
 #[cfg(feature = "axum")]
 impl axum::response::IntoResponse for Rejection {
     fn into_response(self) -> axum::response::Response {
+        crate::event::metric::rejected(self.gate(), self.reason());
         self.respond(&ProblemDetails, WireForm::Http)
             .map(axum::body::Body::from)
     }

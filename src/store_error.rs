@@ -98,35 +98,67 @@ impl error::Error for StoreError {
     }
 }
 
-#[cfg(feature = "sqlite")]
-pub(crate) mod sqlite {
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) mod sql {
+    use sqlx::{Error, error::DatabaseError};
+
     use super::{StoreError, StoreErrorKind};
 
-    /// The failure that SQLite reports.
-    pub(crate) fn failed(error: sqlx::Error) -> StoreError {
-        use sqlx::Error;
+    /// The failure of a call to a SQL database.
+    pub(crate) fn failed(error: Error) -> StoreError {
         let kind = match &error {
             Error::PoolTimedOut => StoreErrorKind::Timeout,
-            Error::PoolClosed | Error::WorkerCrashed | Error::Io(_) => StoreErrorKind::Unavailable,
+            Error::PoolClosed | Error::WorkerCrashed | Error::Io(_) | Error::Protocol(_) => {
+                StoreErrorKind::Unavailable
+            }
             Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
             Error::Database(database) if database.is_unique_violation() => StoreErrorKind::Conflict,
-            Error::Database(database) => {
-                let code = database.code();
-                match code
-                    .and_then(|code| code.parse::<u32>().ok())
-                    .map(|code| code & 0xff)
-                {
-                    // SQLITE_BUSY, SQLITE_LOCKED
-                    Some(5 | 6) => StoreErrorKind::Timeout,
-                    // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
-                    Some(8 | 10 | 13 | 14) => StoreErrorKind::Unavailable,
-                    // SQLITE_CORRUPT, SQLITE_NOTADB
-                    Some(11 | 26) => StoreErrorKind::Corrupt,
-                    _ => StoreErrorKind::Other,
-                }
-            }
+            Error::Database(database) => kind_of(&**database),
             _ => StoreErrorKind::Other,
         };
         StoreError::new(kind).with_source(error)
+    }
+
+    /// What the database's own code says.
+    fn kind_of(error: &dyn DatabaseError) -> StoreErrorKind {
+        #[cfg(feature = "postgres")]
+        if let Some(error) = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+            return postgres(error.code());
+        }
+        #[cfg(feature = "sqlite")]
+        if let Some(code) = error.code().and_then(|code| code.parse().ok()) {
+            return sqlite(code);
+        }
+        StoreErrorKind::Other
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgres(code: &str) -> StoreErrorKind {
+        match (code.get(..2).unwrap_or_default(), code) {
+            // A statement that was cancelled, as by its time-out, or waited too long for a lock.
+            (_, "57014" | "55P03") => StoreErrorKind::Timeout,
+            // Connection lost, resources used up, shut down or starting; a serialization failure or
+            // deadlock, of which nothing is left; a server that is read-only, as after a failover.
+            ("08" | "53" | "57" | "58" | "40", _) | (_, "25006") => StoreErrorKind::Unavailable,
+            // A table or column that is not there.
+            (_, "42P01" | "42703") => StoreErrorKind::SchemaMismatch,
+            // Access refused.
+            ("28", _) | (_, "42501") => StoreErrorKind::Misconfigured,
+            ("XX", _) => StoreErrorKind::Corrupt,
+            _ => StoreErrorKind::Other,
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn sqlite(code: u32) -> StoreErrorKind {
+        match code & 0xff {
+            // SQLITE_BUSY, SQLITE_LOCKED
+            5 | 6 => StoreErrorKind::Timeout,
+            // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+            8 | 10 | 13 | 14 => StoreErrorKind::Unavailable,
+            // SQLITE_CORRUPT, SQLITE_NOTADB
+            11 | 26 => StoreErrorKind::Corrupt,
+            _ => StoreErrorKind::Other,
+        }
     }
 }

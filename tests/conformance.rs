@@ -7,6 +7,7 @@ mod broken_stores;
 #[path = "../examples/custom_store.rs"]
 #[allow(dead_code, reason = "a program of its own")]
 mod custom_store;
+mod support;
 
 use broken_stores::{BrokenStore, Mistake};
 use portcullis::refresh_token::{
@@ -63,6 +64,57 @@ mod sqlite {
     #[test]
     fn the_store_in_sqlites_memory() {
         Suite::new(|| async { SqliteStore::in_memory().await.unwrap() }).check();
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use portcullis::refresh_token::postgres::PostgresStore;
+    use sqlx::{
+        Connection as _, PgConnection,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    };
+
+    use super::{support::postgres::Postgres, *};
+
+    async fn open(options: PgConnectOptions) -> PostgresStore {
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .connect_with(options);
+        PostgresStore::new(pool.await.unwrap()).await.unwrap()
+    }
+
+    /// An empty schema for each store; to open one again, the server crashes and comes back.
+    #[test]
+    fn the_store_in_postgresql() {
+        let Some(server) = Postgres::start() else {
+            return;
+        };
+        let url = server.url();
+        let server = Arc::new(Mutex::new(server));
+        let schemas = AtomicUsize::new(0);
+        let fresh = move || {
+            let schema = format!("s{}", schemas.fetch_add(1, Ordering::Relaxed));
+            let options: PgConnectOptions = url.parse().unwrap();
+            async move {
+                let mut connection = PgConnection::connect_with(&options).await.unwrap();
+                let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+                sqlx::query(create).execute(&mut connection).await.unwrap();
+                open(options.options([("search_path", &schema)])).await
+            }
+        };
+        let reopen = move |store: Arc<PostgresStore>| {
+            let mut server = server.lock().unwrap();
+            server.crash();
+            server.start_again();
+            async move { open((*store.pool().connect_options()).clone()).await }
+        };
+        Suite::new(fresh).with_reopen(reopen).check();
     }
 }
 

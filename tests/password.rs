@@ -151,5 +151,129 @@ fn costs_that_cannot_be_used_are_refused() {
     for cost in [0, 3, 17, 31, u32::MAX] {
         assert!(PasswordHasher::new().with_cost(cost).is_err(), "{cost}");
     }
-    assert!(format!("{:?}", PasswordHasher::new()).contains("cost: 12"));
+    assert!(format!("{:?}", PasswordHasher::new()).contains("Some(12)"));
+}
+
+#[cfg(feature = "argon2")]
+mod argon2id {
+    use portcullis::password::Argon2id;
+
+    use super::*;
+
+    fn params() -> Argon2id {
+        Argon2id::new(7 * 1024, 5, 1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn users_move_over_from_bcrypt_at_their_next_login() {
+        let bcrypt = hasher();
+        let old = bcrypt.hash("correct horse").await.unwrap();
+        let moving = hasher().with_argon2id(params());
+        let wrong = moving.verify("battery staple", Some(&old)).await.unwrap();
+        assert_eq!(wrong, Verification::Wrong);
+        let right = moving.verify("correct horse", Some(&old)).await.unwrap();
+        assert_eq!(right, Verification::Correct { rehash_due: true });
+        let new = moving.hash("correct horse").await.unwrap();
+        assert!(new.starts_with("$argon2id$v=19$m=7168,t=5,p=1$") && new.len() <= 128);
+
+        let alone = PasswordHasher::argon2id(params());
+        for hasher in [&moving, &alone] {
+            let right = hasher.verify("correct horse", Some(&new)).await.unwrap();
+            assert_eq!(right, Verification::Correct { rehash_due: false });
+            let wrong = hasher.verify("battery staple", Some(&new)).await.unwrap();
+            assert_eq!(wrong, Verification::Wrong);
+        }
+        let over = alone.verify("correct horse", Some(&old)).await.unwrap();
+        assert_eq!(over, Verification::Wrong);
+        let unknown = bcrypt.verify("correct horse", Some(&new)).await.unwrap();
+        assert_eq!(unknown, Verification::Wrong);
+    }
+
+    #[tokio::test]
+    async fn other_parameters_are_due_for_a_new_hash() {
+        let old = PasswordHasher::argon2id(params());
+        let old = old.hash("correct horse").await.unwrap();
+        let strong = PasswordHasher::argon2id(Argon2id::new(9 * 1024, 5, 2).unwrap());
+        let verified = strong.verify("correct horse", Some(&old)).await.unwrap();
+        assert_eq!(verified, Verification::Correct { rehash_due: true });
+        let new = strong.hash("correct horse").await.unwrap();
+        let verified = strong.verify("correct horse", Some(&new)).await.unwrap();
+        assert_eq!(verified, Verification::Correct { rehash_due: false });
+        assert_ne!(new, strong.hash("correct horse").await.unwrap());
+    }
+
+    /// Made by the reference implementation, through `argon2-cffi`.
+    #[tokio::test]
+    async fn hashes_of_other_implementations_count() {
+        const THEIRS: &str = "$argon2id$v=19$m=7168,t=5,p=2$Ivx5HxZ+NkjD7xPz\
+                              $VF/abBxUHiDK1UBiEJzAWyZXvfYWObZF";
+        let hasher = PasswordHasher::argon2id(params());
+        let right = hasher.verify("correct horse", Some(THEIRS)).await.unwrap();
+        assert_eq!(right, Verification::Correct { rehash_due: true });
+        let wrong = hasher.verify("correct horsf", Some(THEIRS)).await.unwrap();
+        assert_eq!(wrong, Verification::Wrong);
+    }
+
+    #[tokio::test]
+    async fn hashes_that_are_not_plain_argon2id_within_bounds_count_for_nothing() {
+        let hasher = PasswordHasher::argon2id(params());
+        let good = hasher.hash("correct horse").await.unwrap();
+        let (head, output) = good.rsplit_once('$').unwrap();
+        for bad in [
+            good.replace("argon2id", "argon2i"),
+            good.replace("argon2id", "argon2d"),
+            good.replace("v=19", "v=16"),
+            good.replace("$v=19", ""),
+            good.replace("m=7168", "m=4194304"),
+            good.replace("t=5", "t=4294967295"),
+            good.replace("t=5", "t=0"),
+            good.replace("p=1", "p=17"),
+            good.replace("p=1", "p=1,keyid=Y29ycmVjdA"),
+            format!("{head}${}", &output[..20]),
+            head.to_owned(),
+        ] {
+            let verified = hasher.verify("correct horse", Some(&bad)).await.unwrap();
+            assert_eq!(verified, Verification::Wrong, "{bad}");
+        }
+    }
+
+    #[test]
+    fn less_than_owasp_asks_for_is_refused() {
+        for (mib, iterations) in [(46, 1), (19, 2), (12, 3), (9, 4), (7, 5), (7, 32)] {
+            assert!(Argon2id::new(mib * 1024, iterations, 1).is_ok());
+            let less = Argon2id::new(mib * 1024 - 1, iterations, 1);
+            assert!(less.is_err(), "{mib} {iterations}");
+        }
+        for (memory, iterations, lanes) in [
+            (47_104, 0, 1),
+            (47_104, 33, 1),
+            (47_104, 1, 0),
+            (47_104, 1, 17),
+            (1024 * 1024 + 1, 1, 1),
+            (u32::MAX, u32::MAX, u32::MAX),
+        ] {
+            assert!(Argon2id::new(memory, iterations, lanes).is_err());
+        }
+        assert!(Argon2id::new(1024 * 1024, 32, 16).is_ok());
+        assert_eq!(Argon2id::default(), Argon2id::new(19 * 1024, 2, 1).unwrap());
+        assert!(PasswordHasher::argon2id(params()).with_cost(12).is_err());
+        assert!(hasher().with_argon2id(params()).with_cost(5).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_queue_bounds_argon2id_too() {
+        let hasher = PasswordHasher::argon2id(params()).with_queue(1, 1);
+        let calls = (0..8).map(|_| {
+            let hasher = hasher.clone();
+            tokio::spawn(async move { hasher.verify("correct horse", None).await })
+        });
+        let mut busy = 0;
+        for call in calls.collect::<Vec<_>>() {
+            busy += usize::from(matches!(
+                call.await.unwrap(),
+                Err(PasswordError::Busy { .. })
+            ));
+        }
+        assert!((1..8).contains(&busy), "{busy}");
+    }
 }

@@ -179,6 +179,8 @@ async fn what_is_no_token_of_ours_never_reaches_the_store() {
         foreign,
         RefreshError::NotAToken(NotAToken::UnknownKey)
     ));
+    let ended = tokens.end(theirs.token.expose(), None).await.unwrap();
+    assert!(ended.is_none());
     assert_eq!(fixture.store.calls.load(Ordering::SeqCst), calls);
     assert!(refresh(tokens, &granted).await.is_ok());
 }
@@ -356,6 +358,15 @@ async fn a_changed_secret_keeps_sessions_and_replays() {
     assert!(matches!(&behind, RefreshError::Store(error) if error.is_retryable()));
     let alone = build(Secrets::new(new));
     assert!(alone.refresh(second.token.expose(), None).await.is_ok());
+    // A secret that was withdrawn opens nothing and ends nothing.
+    let withdrawn = alone.refresh(first.token.expose(), None).await.unwrap_err();
+    assert!(matches!(
+        withdrawn,
+        RefreshError::NotAToken(NotAToken::UnknownKey)
+    ));
+    let ended = alone.end(first.token.expose(), None).await.unwrap();
+    assert!(ended.is_none());
+    assert_eq!(alone.list("user-1").await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ main() {
     done
     step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
     step "examples" cargo build --locked --all-features --examples
+    step "the example of a store" cargo run --locked --quiet --all-features --example custom_store
     step "tests" run_tests
     if command -v npm >/dev/null && command -v openssl >/dev/null; then
         step "judges of the headers" bash tests/judges.sh
@@ -55,14 +56,25 @@ install_missing() {
     command -v cc >/dev/null || packages+=(build-essential)
     command -v chromium >/dev/null || packages+=(chromium)
     command -v clamd >/dev/null || packages+=(clamav-daemon)
+    command -v redis-server >/dev/null || packages+=(redis-server)
+    [[ -n $(postgres_folder) ]] || packages+=(postgresql)
+    command -v promtool >/dev/null || packages+=(prometheus)
     if ((${#packages[@]})); then
         as_root apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+        # At run level 1 a package's scripts start no server.
+        as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+            apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     fi
     export PORTCULLIS_TEST_CHROMIUM
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
     export PORTCULLIS_TEST_CLAMD
     PORTCULLIS_TEST_CLAMD=$(command -v clamd)
+    export PORTCULLIS_TEST_REDIS
+    PORTCULLIS_TEST_REDIS=$(command -v redis-server)
+    export PORTCULLIS_TEST_POSTGRES
+    PORTCULLIS_TEST_POSTGRES=$(postgres_folder)
+    export PORTCULLIS_TEST_PROMTOOL
+    PORTCULLIS_TEST_PROMTOOL=$(command -v promtool)
     export PORTCULLIS_TEST_MOTO=
     if install_moto; then
         PORTCULLIS_TEST_MOTO=$PWD/target/moto/bin/moto_server
@@ -76,6 +88,12 @@ install_moto() {
     [[ -x target/moto/bin/moto_server ]] && return
     command -v python3 >/dev/null || return
     python3 -m venv target/moto && target/moto/bin/pip install --quiet 'moto[server]==5.*'
+}
+
+# The folder of PostgreSQL's programs, of the latest version that is installed.
+postgres_folder() {
+    local programs=(/usr/lib/postgresql/*/bin/initdb)
+    [[ -x ${programs[-1]} ]] && dirname "${programs[-1]}" || true
 }
 
 as_root() {

@@ -1,5 +1,6 @@
 //! The example server, driven over real sockets as its contract says.
 #![cfg(all(
+    feature = "api-key",
     feature = "axum",
     feature = "cors",
     feature = "csrf",
@@ -336,6 +337,53 @@ async fn a_user_sees_his_sessions_and_ends_them() {
         .raw(Method::PATCH, "/auth/sessions")
         .bearer_auth(access(&foreign));
     problem(wrong.send().await.unwrap(), 405).await;
+}
+
+/// Whoever stole an access token has as many guesses at the password as at the login, together.
+#[tokio::test]
+async fn guesses_at_the_change_of_a_password_count_as_failed_logins() {
+    let server = Server::start(&[
+        ("AUTH_ACCOUNT_FAILURES_MAX", "3"),
+        ("AUTH_RATE_LIMIT_MAX", "100"),
+    ]);
+    let api = Api::new(&server);
+    let created = api.post("/auth/register", &credentials("alice")).await;
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let entered = api.post("/auth/login", &credentials("alice")).await;
+    let device = entered.headers()[SET_COOKIE].to_str().unwrap();
+    let device = device.split(';').next().unwrap().to_owned();
+    let mine = pair(entered).await;
+    let change = async |current: &str, cookie: Option<&str>| {
+        let request = api
+            .raw(Method::POST, "/auth/password")
+            .bearer_auth(access(&mine))
+            .json(&json!({"current": current, "new": "new password"}));
+        let request = match cookie {
+            Some(cookie) => request.header(COOKIE, cookie),
+            None => request,
+        };
+        request.send().await.unwrap()
+    };
+    // What nobody looked at counts for nothing, nor does what was right.
+    for _ in 0..5 {
+        problem(change("short", None).await, 422).await;
+    }
+    problem(change("wrong-password", None).await, 403).await;
+    let wrong = json!({"username": "alice", "password": "wrong-password"});
+    problem(api.post("/auth/login", &wrong).await, 401).await;
+    problem(change("wrong-password", None).await, 403).await;
+    for current in ["wrong-password", PASSWORD] {
+        let refused = change(current, None).await;
+        assert!(refused.headers().contains_key(RETRY_AFTER));
+        problem(refused, 429).await;
+    }
+    problem(api.post("/auth/login", &credentials("alice")).await, 429).await;
+
+    // The owner's own device is not locked out.
+    let changed = change(PASSWORD, Some(&device)).await;
+    assert_eq!(changed.status(), StatusCode::NO_CONTENT);
+    let device = changed.headers()[SET_COOKIE].to_str().unwrap();
+    assert!(device.starts_with("__Host-known="));
 }
 
 #[tokio::test]
@@ -1011,13 +1059,14 @@ fn unusable_settings_end_the_program() {
         "RATE_LIMIT_WINDOW_MS",
         "TRUSTED_PROXIES",
         "UPLOAD_ALLOWED_TYPES",
+        "API_KEYS_ENV",
     ] {
         let lines = told
             .lines()
             .filter(|line| line.starts_with(&format!("{name}: ")));
         assert_eq!(lines.count(), 1, "{name}: {told}");
     }
-    assert_eq!(told.lines().count(), 7, "{told}");
+    assert_eq!(told.lines().count(), 8, "{told}");
     assert!(!told.contains("hunter2"), "{told}");
 }
 

@@ -16,7 +16,10 @@ use portcullis::{
     deny_list::{Denied, DenyKeys},
     event::{EventKind, SecurityEvent},
     jwt::{Algorithm, Issuer, KeySet, SigningKey, Verifier},
-    refresh_token::{Device, EndReason, MemoryStore, RefreshError, RefreshTokens, SessionId},
+    refresh_token::{
+        Device, EndReason, MemoryStore, RefreshError, RefreshTokenStore as _, RefreshTokens,
+        SessionId,
+    },
     secret::{Secret, Secrets},
     session::{Grants, SessionError, Sessions, SubjectStatus, TokenPair},
     time::ManualClock,
@@ -137,6 +140,132 @@ async fn every_end_is_felt_by_access_tokens_at_once_and_after_a_restart() {
 }
 
 #[tokio::test]
+async fn every_way_to_end_a_session_is_felt_by_its_access_tokens() {
+    let server = Server::new();
+    let mood = Arc::new(AtomicU8::new(0));
+    let seen = mood.clone();
+    let tokens = RefreshTokens::new(server.store.clone(), server.secret.clone())
+        .with_context(server.context.clone())
+        .with_max_sessions(2)
+        .unwrap();
+    let deny_list = DenyList::since_start(&server.context, TTL);
+    let subjects = move |_: String| {
+        let active = seen.load(Ordering::SeqCst) == 0;
+        async move {
+            Ok(match active {
+                true => SubjectStatus::Active(Grants::new()),
+                false => SubjectStatus::Disabled,
+            })
+        }
+    };
+    let sessions = &Sessions::new(server.issuer(), tokens, deny_list).with_subjects(subjects);
+    server.clock.advance(Duration::from_secs(1));
+    let begin = async |subject: &str| sessions.start(subject, Device::new()).await.unwrap();
+    let is_over = |pair: &TokenPair, how: &str| {
+        assert_eq!(server.check(sessions, pair), Err(Denied::Revoked), "{how}");
+    };
+    let admin = EndReason::Administrator;
+    let bystander = begin("bystander").await;
+
+    let pair = begin("a").await;
+    sessions.end(refresh_token(&pair), None).await.unwrap();
+    is_over(&pair, "logout");
+
+    let pair = begin("b").await;
+    sessions.replace(refresh_token(&pair), None).await.unwrap();
+    is_over(&pair, "another login from the browser");
+
+    let pair = begin("c").await;
+    assert!(sessions.end_one("c", pair.session.id, admin).await.unwrap());
+    is_over(&pair, "by its user");
+
+    let pair = begin("d").await;
+    let ended = sessions.end_session(pair.session.id, admin).await.unwrap();
+    let ended = ended.unwrap();
+    assert_eq!(ended.subject, "d");
+    assert_eq!(ended.ended.unwrap().reason, admin);
+    is_over(&pair, "by its id");
+    let again = sessions.end_session(pair.session.id, EndReason::Logout);
+    assert_eq!(again.await.unwrap(), Some(ended));
+    let unknown = sessions.end_session(SessionId::generate("d"), admin).await;
+    assert_eq!(unknown.unwrap(), None);
+
+    let (kept, pair) = (begin("e").await, begin("e").await);
+    sessions
+        .end_others("e", kept.session.id, admin)
+        .await
+        .unwrap();
+    is_over(&pair, "all others");
+    assert_eq!(server.check(sessions, &kept), Ok(()));
+
+    let both = [begin("f").await, begin("f").await];
+    assert_eq!(sessions.end_all("f", admin).await.unwrap().len(), 2);
+    both.iter().for_each(|pair| is_over(pair, "all of a user"));
+
+    let pair = begin("g").await;
+    sessions.password_changed("g", None).await.unwrap();
+    is_over(&pair, "a changed password");
+
+    let first = begin("h").await;
+    server.clock.advance(Duration::from_millis(1));
+    let (_, latest) = (begin("h").await, begin("h").await);
+    is_over(&first, "too many");
+    assert_eq!(server.check(sessions, &latest), Ok(()));
+
+    let first = begin("i").await;
+    let pair = sessions.refresh(refresh_token(&first), None).await.unwrap();
+    server.clock.advance(Duration::from_secs(30));
+    assert!(sessions.refresh(refresh_token(&first), None).await.is_err());
+    is_over(&pair, "a token used again");
+
+    let pair = begin("j").await;
+    mood.store(1, Ordering::SeqCst);
+    assert!(sessions.refresh(refresh_token(&pair), None).await.is_err());
+    mood.store(0, Ordering::SeqCst);
+    is_over(&pair, "a user who may not go on");
+
+    // Ended by another server, whose news has not come yet.
+    let pair = begin("k").await;
+    let other = server.started().await;
+    other.end(refresh_token(&pair), None).await.unwrap();
+    assert_eq!(server.check(sessions, &pair), Ok(()));
+    assert!(sessions.refresh(refresh_token(&pair), None).await.is_err());
+    is_over(&pair, "elsewhere");
+
+    // A store that lost a rotation.
+    let lost = Server::new();
+    let probe = Arc::new(support::store::ProbeStore::default());
+    let over = |store: Arc<support::store::ProbeStore>| {
+        let tokens = RefreshTokens::new(store, lost.secret.clone());
+        let tokens = tokens.with_context(lost.context.clone());
+        Sessions::new(
+            lost.issuer(),
+            tokens,
+            DenyList::since_start(&lost.context, TTL),
+        )
+    };
+    let before = over(probe.clone());
+    lost.clock.advance(Duration::from_secs(1));
+    let first = before.start("l", Device::new()).await.unwrap();
+    let backup = probe.created.lock().unwrap().clone().unwrap();
+    let pair = before.refresh(refresh_token(&first), None).await.unwrap();
+    let restored = Arc::new(support::store::ProbeStore::default());
+    restored.create(backup).await.unwrap();
+    let after = over(restored);
+    lost.clock.advance(Duration::from_secs(1));
+    let pair = before.refresh(refresh_token(&pair), None).await.unwrap();
+    assert_eq!(lost.check(&after, &pair), Ok(()));
+    let alarm = after.refresh(refresh_token(&pair), None).await.unwrap_err();
+    assert!(matches!(
+        alarm,
+        SessionError::Refresh(RefreshError::RolledBack(_))
+    ));
+    assert_eq!(lost.check(&after, &pair), Err(Denied::Revoked));
+
+    assert_eq!(server.check(sessions, &bystander), Ok(()));
+}
+
+#[tokio::test]
 async fn servers_that_share_a_store_learn_what_the_others_ended() {
     let server = Server::new();
     let (one, two) = (server.started().await, server.started().await);
@@ -155,6 +284,41 @@ async fn servers_that_share_a_store_learn_what_the_others_ended() {
     assert!(two.refresh(refresh_token(&pair), None).await.is_err());
     assert_eq!(two.deny_list().len(), 1);
     assert_eq!(server.check(&two, &live), Ok(()));
+}
+
+/// The clock of one server is 5 s ahead; both share the store and the secrets.
+#[tokio::test]
+async fn servers_whose_clocks_differ_by_five_seconds_are_one_to_their_clients() {
+    let slow = Server::new();
+    let mut fast = Server::new();
+    (fast.secret, fast.store) = (slow.secret.clone(), slow.store.clone());
+    fast.clock.advance(Duration::from_secs(5));
+    let (behind, ahead) = (slow.started().await, fast.started().await);
+    let mut pair = ahead.start("user-1", Device::new()).await.unwrap();
+    for round in 0..10 {
+        for (server, sessions) in [(&slow, &behind), (&fast, &ahead)] {
+            assert_eq!(server.check(sessions, &pair), Ok(()), "{round}");
+        }
+        let (one, other) = match round % 2 {
+            0 => (&behind, &ahead),
+            _ => (&ahead, &behind),
+        };
+        let next = one.refresh(refresh_token(&pair), None).await.unwrap();
+        let again = other.refresh(refresh_token(&pair), None).await.unwrap();
+        assert_eq!(next.refresh_token, again.refresh_token);
+        assert!(again.replayed && !next.replayed);
+        pair = next;
+        for server in [&slow, &fast] {
+            server.clock.advance(Duration::from_secs(840));
+        }
+    }
+    let left = ahead.start("user-1", Device::new()).await.unwrap();
+    behind.end(refresh_token(&pair), None).await.unwrap();
+    ahead.recover().await.unwrap();
+    assert_eq!(fast.check(&ahead, &pair), Err(Denied::Revoked));
+    ahead.end(refresh_token(&left), None).await.unwrap();
+    behind.recover().await.unwrap();
+    assert_eq!(slow.check(&behind, &left), Err(Denied::Revoked));
 }
 
 #[tokio::test]
@@ -480,6 +644,38 @@ mod password {
         assert!(saw(EventKind::AuthnPasswordChange));
         let shown = format!("{:?}", PasswordChange::new("user-1", OLD, NEW, None));
         assert!(!shown.contains(OLD) && !shown.contains(NEW));
+    }
+
+    /// Every job of the hasher is one guess, told as wrong: none is looked at and then "busy", which
+    /// counts for nothing in a throttle.
+    #[tokio::test]
+    async fn a_guess_that_was_looked_at_is_told_as_wrong_however_busy_the_hasher_is() {
+        let server = Server::new();
+        let sessions = server.started().await;
+        let hasher = hasher().with_queue(1, 0);
+        let hasher = hasher.with_context(server.context.clone());
+        let guesses = (0..32).map(|_| {
+            let (sessions, hasher) = (sessions.clone(), hasher.clone());
+            tokio::spawn(async move {
+                // Of what is no hash, every job sends an event.
+                let change = PasswordChange::new("user-1", OLD, NEW, Some("no hash"));
+                let store = async |_: String| Ok::<_, std::convert::Infallible>(true);
+                sessions.change_password(&hasher, change, store).await
+            })
+        });
+        let (mut wrong, mut busy) = (0, 0);
+        for guess in guesses.collect::<Vec<_>>() {
+            match guess.await.unwrap().unwrap_err() {
+                PasswordChangeError::Wrong => wrong += 1,
+                PasswordChangeError::Password(_) => busy += 1,
+                other => panic!("{other}"),
+            }
+        }
+        let events = server.events.lock().unwrap();
+        let told = |kind| events.iter().filter(|event| **event == kind).count();
+        assert_eq!(told(EventKind::Misconfigured), wrong);
+        assert_eq!(told(EventKind::AuthnPasswordChangeFail), wrong);
+        assert!(wrong > 0 && busy > 0, "{wrong} {busy}");
     }
 
     #[tokio::test]

@@ -52,10 +52,12 @@ fn stack(policy: Policy) -> (SecurityStack, String) {
     let token = issuer.issue(&token, clock.wall()).unwrap().into_string();
     let keys = KeySet::from_secrets(Algorithm::HS256, &secret.into()).unwrap();
     let verifier = Verifier::new(keys, "iss", "aud").unwrap();
+    let jwt = JwtLayer::new(verifier).with_context(context.clone());
+    let jwt = jwt.with_realm("api").unwrap().with_scope_hint("read write");
     let stack = SecurityStack::new(context.clone())
         .with_headers(SecurityHeaders::new())
-        .with_limits(RateLimitLayer::new([policy]).with_context(context.clone()))
-        .with_jwt(JwtLayer::new(verifier).with_context(context));
+        .with_limits(RateLimitLayer::new([policy]).with_context(context))
+        .with_jwt(jwt.unwrap());
     (stack, token)
 }
 
@@ -108,6 +110,11 @@ async fn gates_refuse_in_the_written_order() {
     let scoped = stack.route(Guard::new().scope("write")).unwrap();
     let answer = call(&stack, scoped, Some(&token), "x", StatusCode::OK).await;
     assert_eq!(answer.status(), 403);
+    // The challenge names what those of the authentication do, and the scopes of the route.
+    assert_eq!(
+        answer.headers()["www-authenticate"],
+        "Bearer realm=\"api\", error=\"insufficient_scope\", scope=\"write\""
+    );
     let scoped = stack.route(Guard::new().scope("read")).unwrap();
     let answer = call(&stack, scoped, Some(&token), "x", StatusCode::OK).await;
     assert_eq!(answer.status(), 200);

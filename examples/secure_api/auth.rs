@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Json, extract::State, response::Response};
 use http::{
-    HeaderMap, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{SET_COOKIE, USER_AGENT},
 };
 use portcullis::{
@@ -12,7 +12,7 @@ use portcullis::{
     event::{EventKind, SecurityEvent},
     problem::ProblemJson,
     refresh_token::Device,
-    session::{PasswordChange, TokenPair},
+    session::{PasswordChange, PasswordChangeError, TokenPair},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -191,13 +191,15 @@ async fn start_session(
     Ok(Some(pair))
 }
 
-/// `POST /auth/password`: every other session of the user ends.
+/// `POST /auth/password`: every other session of the user ends. A wrong password counts as a failed
+/// login, for whoever has a stolen access token guesses here.
 pub(crate) async fn change_password(
     State(app): State<Arc<App>>,
     client: Option<Extension<Client>>,
+    headers: HeaderMap,
     identity: Identity,
     ProblemJson(body): ProblemJson<NewPassword>,
-) -> Result<StatusCode, Rejection> {
+) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), Rejection> {
     let ip = client.and_then(|client| client.ip());
     let account = app.accounts.by_id(identity.subject()).await;
     let Some(account) = account.map_err(|_| unavailable())? else {
@@ -207,17 +209,25 @@ pub(crate) async fn change_password(
             "no_such_user",
         ));
     };
+    let attempt = app.throttle.attempt(&account.username, &headers)?;
     let stored = account.password_hash.as_str();
     let keep = identity.session().and_then(|id| id.parse().ok());
     let change = PasswordChange::new(&account.id, &body.current, &body.new, Some(stored));
-    app.sessions
-        .change_password(
-            &app.hasher.for_client(ip),
-            change.keep(keep).with_client(ip),
-            async |hash| app.accounts.replace_hash(&account.id, stored, &hash).await,
-        )
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    let hasher = app.hasher.for_client(ip);
+    let changed =
+        app.sessions
+            .change_password(&hasher, change.keep(keep).with_client(ip), async |hash| {
+                app.accounts.replace_hash(&account.id, stored, &hash).await
+            });
+    match changed.await {
+        Ok(_) => Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, attempt.succeed())])),
+        Err(error) => {
+            if !matches!(error, PasswordChangeError::Wrong) {
+                attempt.withdraw();
+            }
+            Err(error.into())
+        }
+    }
 }
 
 fn unavailable() -> Rejection {

@@ -6,6 +6,8 @@ mod accounts;
 mod api;
 mod auth;
 mod health;
+mod keys;
+mod metrics;
 mod page;
 mod server;
 mod start;
@@ -25,10 +27,12 @@ fn main() -> ExitCode {
         Err(faults) => return unusable(&faults),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Whoever reads the log may be slow or gone: lines are dropped then, and no request waits.
+    let (stderr, _written) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
         .init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -51,7 +55,7 @@ async fn run(settings: Settings) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return failed(&error),
     };
-    let (service, health) = match start::service(&settings, addr).await {
+    let (service, health, keys) = match start::service(&settings, addr).await {
         Ok(service) => service,
         Err(start::StartError::Settings(fault)) => return unusable(&fault),
         Err(start::StartError::Store(error)) => return failed(&*error),
@@ -66,6 +70,9 @@ async fn run(settings: Settings) -> ExitCode {
     };
     server::serve(listener, service, settings.trusted_proxies.clone(), stop).await;
     probe.abort();
+    if keys.flush().await.is_err() {
+        tracing::warn!("the last uses of API keys were not stored");
+    }
     ExitCode::SUCCESS
 }
 

@@ -1,13 +1,15 @@
 //! Settings become parts, parts become the service.
 
-use std::{error::Error, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    routing::{get, post},
+    middleware::map_response,
+    routing::{delete, get, post},
 };
 use portcullis::{
     ClientLayer, ConfigError, Context, DenyList, Head, Origin, Peer,
+    api_key::{ApiKeyLayer, ApiKeys, MemoryKeys, sqlite::SqliteKeys},
     cors::CorsPolicy,
     csrf::CsrfPolicy,
     headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
@@ -26,7 +28,7 @@ use portcullis::{
 use std::time::Duration;
 use tower::Layer as _;
 
-use crate::{accounts::Accounts, api, auth, health::Health, page};
+use crate::{accounts::Accounts, api, auth, health::Health, keys, metrics, page};
 
 /// What the handlers share.
 pub(crate) struct App {
@@ -35,6 +37,8 @@ pub(crate) struct App {
     pub(crate) throttle: LoginThrottle,
     pub(crate) sessions: Sessions,
     pub(crate) endpoints: SessionEndpoints,
+    pub(crate) keys: ApiKeys,
+    pub(crate) metrics: metrics::Metrics,
     pub(crate) context: Context,
 }
 
@@ -72,7 +76,7 @@ pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> 
 pub(crate) async fn service(
     settings: &Settings,
     addr: SocketAddr,
-) -> Result<(Edge<Router>, Health), StartError> {
+) -> Result<(Edge<Router>, Health, ApiKeys), StartError> {
     let context = Context::new();
     let access = secrets(settings.jwt_secrets.as_ref(), "JWT_SECRET");
     let refresh = secrets(settings.jwt_refresh_secrets.as_ref(), "JWT_REFRESH_SECRET");
@@ -90,7 +94,15 @@ pub(crate) async fn service(
         &refresh,
     )?
     .with_context(context.clone());
-    let (accounts, tokens, deny_list) = stores(settings, &context, refresh, keep).await?;
+    let Stores {
+        accounts,
+        tokens,
+        keys,
+        deny_list,
+    } = stores(settings, &context, refresh, keep).await?;
+    let keys = keys
+        .with_deny_list(deny_list.clone())
+        .with_context(context.clone());
     let tokens = tokens
         .with_context(context.clone())
         .with_lifetimes(settings.jwt_refresh_ttl, SESSION_END)?
@@ -144,11 +156,13 @@ pub(crate) async fn service(
         throttle,
         sessions: sessions.clone(),
         endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
+        keys: keys.clone(),
+        metrics: metrics::Metrics::install(settings)?,
         context,
     });
     let health = Health::new(sessions);
     let router = router(&stack, uploads(settings)?, health.clone(), &app)?.with_state(app);
-    Ok((stack.around(router), health))
+    Ok((stack.around(router), health, keys))
 }
 
 fn router(
@@ -163,6 +177,7 @@ fn router(
     let open = stack.route(general())?;
     let reports = CspReports::new().with_context(app.context.clone());
     let user = stack.route(general().authenticate())?;
+    let program = ApiKeyLayer::new(app.keys.clone()).with_context(app.context.clone());
     let model = stack.route(Guard::new().limit("model").authenticate().body(256 * 1024))?;
     let upload = stack.route(Guard::new().limit("upload").authenticate().upload(uploads))?;
     Ok(Router::new()
@@ -170,7 +185,13 @@ fn router(
         .route_service(REPORTS, open.layer(reports))
         .route("/healthz", get(async move || health.answer()))
         .route("/auth/register", post(auth::register).layer(auth.clone()))
-        .route("/auth/login", post(auth::login).layer(auth))
+        .route(
+            "/auth/login",
+            post(auth::login)
+                .layer(auth)
+                .layer(map_response(metrics::count_login)),
+        )
+        .route("/metrics", get(metrics::show))
         .route(
             "/auth/password",
             post(auth::change_password).layer(password),
@@ -179,13 +200,23 @@ fn router(
         .route_service("/auth/logout", open.layer(app.endpoints.logout()))
         .route_service("/auth/sessions", user.layer(app.endpoints.sessions()))
         .route_service("/auth/sessions/{id}", user.layer(app.endpoints.session()))
-        .route("/api/me", get(api::me).layer(user))
+        .route("/api/me", get(api::me).layer(user.clone()))
+        .route(
+            "/api/keys",
+            get(keys::list).post(keys::create).layer(user.clone()),
+        )
+        .route("/api/keys/{id}", delete(keys::revoke).layer(user.clone()))
+        .route("/api/keys/{id}/rotate", post(keys::rotate).layer(user))
+        .route(
+            "/api/ping",
+            get(keys::ping).layer::<_, Infallible>(program).layer(open),
+        )
         .route("/api/model", post(api::model).layer(model))
         .route(
             "/api/upload",
             // The gate counts; axum's own 2 MB would stand in front of it.
             post(api::upload)
-                .layer::<_, std::convert::Infallible>(axum::extract::DefaultBodyLimit::disable())
+                .layer::<_, Infallible>(axum::extract::DefaultBodyLimit::disable())
                 .layer(upload),
         )
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -253,17 +284,27 @@ fn limits(settings: &Settings) -> Result<RateLimitLayer, ConfigError> {
     .with_fields(FieldsVersion::Draft10))
 }
 
+/// What outlives a request.
+struct Stores {
+    accounts: Accounts,
+    tokens: RefreshTokens,
+    keys: ApiKeys,
+    deny_list: DenyList,
+}
+
 async fn stores(
     settings: &Settings,
     context: &Context,
     secrets: Secrets,
     keep: Duration,
-) -> Result<(Accounts, RefreshTokens, DenyList), StartError> {
+) -> Result<Stores, StartError> {
     let unusable = |error: Box<dyn Error + Send + Sync>| StartError::Store(error);
+    let env = &settings.api_keys_env;
     let path = settings.database_url.strip_prefix("sqlite://");
-    let (accounts, tokens) = if settings.database_url == "memory:" {
+    let (accounts, tokens, keys) = if settings.database_url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
-        (Accounts::memory(), tokens)
+        let keys = ApiKeys::new(MemoryKeys::new(), env)?;
+        (Accounts::memory(), tokens, keys)
     } else {
         let store = match path {
             Some(path) => SqliteStore::open(path).await,
@@ -272,18 +313,29 @@ async fn stores(
         let store = store.map_err(|error| unusable(error.into()))?;
         let accounts = Accounts::sqlite(store.pool().clone()).await;
         let accounts = accounts.map_err(|error| unusable(error.into()))?;
-        (accounts, RefreshTokens::new(store, secrets))
+        let keys = SqliteKeys::new(store.pool().clone()).await;
+        let keys = keys.map_err(|error| unusable(error.into()))?;
+        let tokens = RefreshTokens::new(store, secrets);
+        (accounts, tokens, ApiKeys::new(keys, env)?)
     };
-    if path.is_some() {
-        return Ok((accounts, tokens, DenyList::pending(context, keep)));
-    }
-    // What a process before this one ended is not known: all of its tokens are over.
-    let deny_list = DenyList::since_start(context, keep);
-    let second = Duration::from_secs(1);
-    let begun = context.wall().as_millis().rem_euclid(1_000).unsigned_abs();
-    // Tokens carry whole seconds: those of this process must be later than its start.
-    tokio::time::sleep(second.saturating_sub(Duration::from_millis(begun))).await;
-    Ok((accounts, tokens, deny_list))
+    let deny_list = match path {
+        Some(_) => DenyList::pending(context, keep),
+        None => {
+            // What a process before this one ended is not known: all of its tokens are over.
+            let deny_list = DenyList::since_start(context, keep);
+            let second = Duration::from_secs(1);
+            let begun = context.wall().as_millis().rem_euclid(1_000).unsigned_abs();
+            // Tokens carry whole seconds: those of this process must be later than its start.
+            tokio::time::sleep(second.saturating_sub(Duration::from_millis(begun))).await;
+            deny_list
+        }
+    };
+    Ok(Stores {
+        accounts,
+        tokens,
+        keys,
+        deny_list,
+    })
 }
 
 fn secrets(set: Option<&Secrets>, name: &str) -> Secrets {

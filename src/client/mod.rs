@@ -30,7 +30,7 @@
 //! ```
 
 #[cfg(feature = "rate-limit")]
-mod counted;
+mod counted_by;
 mod forwarded;
 mod layer;
 mod peer;
@@ -38,7 +38,7 @@ mod prefix;
 mod proxies;
 
 #[cfg(feature = "rate-limit")]
-pub(crate) use self::counted::Counted;
+pub(crate) use self::counted_by::CountedBy;
 pub use self::{
     layer::{ClientLayer, ResolveClient},
     peer::{Client, Peer, WithPeer, with_peer},

@@ -10,7 +10,7 @@ use http::{Extensions, Request};
 use tower_service::Service;
 
 #[cfg(feature = "rate-limit")]
-use super::counted::Counted;
+use super::counted_by::CountedBy;
 use crate::head::Head;
 
 /// The other end of the connection that a request came over.
@@ -86,7 +86,7 @@ pub struct Client {
     ip: Option<IpAddr>,
     secure: bool,
     #[cfg(feature = "rate-limit")]
-    pub(super) counted: Counted,
+    pub(super) counted_by: CountedBy,
 }
 
 impl Client {
@@ -96,7 +96,7 @@ impl Client {
             ip: ip.map(|ip| ip.to_canonical()),
             secure,
             #[cfg(feature = "rate-limit")]
-            counted: Counted::default(),
+            counted_by: CountedBy::default(),
         }
     }
 
@@ -132,7 +132,7 @@ impl Client {
     pub(crate) fn leave(self, extensions: &mut Extensions) {
         extensions.insert(Self {
             #[cfg(feature = "rate-limit")]
-            counted: Counted::of(extensions),
+            counted_by: CountedBy::of(extensions),
             ..self
         });
     }
@@ -141,9 +141,11 @@ impl Client {
     /// the limits that have counted the request.
     #[cfg(feature = "rate-limit")]
     #[inline]
-    pub(crate) fn at_hand(extensions: &mut Extensions) -> Option<(Option<&IpAddr>, &mut Counted)> {
-        let Self { ip, counted, .. } = extensions.get_mut()?;
-        Some((ip.as_ref(), counted))
+    pub(crate) fn at_hand(
+        extensions: &mut Extensions,
+    ) -> Option<(Option<&IpAddr>, &mut CountedBy)> {
+        let Self { ip, counted_by, .. } = extensions.get_mut()?;
+        Some((ip.as_ref(), counted_by))
     }
 }
 

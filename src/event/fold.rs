@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     kind::{EventKind, Severity},
+    metric,
     sink::{EventSink, SecurityEvent},
 };
 use crate::time::Monotonic;
@@ -61,6 +62,7 @@ impl Events {
     }
 
     pub(crate) fn emit(&self, event: SecurityEvent, now: Monotonic) {
+        metric::event(&event);
         guarded(|| self.sink.count(&event));
         // What a user did is told line by line; only refusals can be had for nothing.
         if event.severity() != Severity::Warn {
@@ -133,7 +135,7 @@ impl Drop for Events {
 }
 
 /// A sink that panics costs its line, not the request.
-fn guarded(record: impl FnOnce()) {
+pub(super) fn guarded(record: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(record));
 }
 

@@ -6,7 +6,11 @@
 //! 10 s become one line with a count, so that an attacker does not own the log. No event holds a
 //! token, a digest, a password or a key.
 //!
-//! Deployment caveat: a sink runs on the request's thread and must not block.
+//! Three sinks: `tracing` lines ([`TracingSink`], the default), any closure, and a bounded queue
+//! ([`QueueSink`]) whose other end is read elsewhere. A sink that panics costs its line alone.
+//!
+//! Deployment caveat: a sink runs on the request's thread. One that may block belongs behind
+//! [`QueueSink::to`], and so does the writer of a `tracing` subscriber: a full pipe blocks.
 //!
 //! ```
 //! use portcullis::{Context, event::{EventKind, SecurityEvent}};
@@ -20,12 +24,14 @@
 mod fold;
 mod kind;
 pub mod metric;
+mod queue;
 mod sink;
 mod text;
 
 pub(crate) use self::fold::Events;
 pub use self::{
     kind::{EventKind, Severity},
+    queue::{EventReceiver, QueueSink},
     sink::{EventSink, SecurityEvent, TracingSink},
     text::Printable,
 };

@@ -7,10 +7,13 @@ use std::{
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "argon2")]
+use super::argon2id::Argon2id;
 use super::{
+    bcrypt::COSTS,
     policy::{self, Unusable},
     queue::{Purpose, Queue},
-    scheme::{Bcrypt, COSTS, Scheme, Verification},
+    scheme::{Scheme, Verification, Worker},
 };
 use crate::{
     client::Prefix,
@@ -48,26 +51,58 @@ impl PasswordHasher {
     /// bcrypt at cost 12, on half the cores (at least one), with 16 places to wait for each.
     #[must_use]
     pub fn new() -> Self {
+        Self::of(Scheme::bcrypt(DEFAULT_COST))
+    }
+
+    /// Argon2id and nothing else: a stored bcrypt hash is a wrong password. For services that never
+    /// had any, or have no longer.
+    #[cfg(feature = "argon2")]
+    #[must_use]
+    pub fn argon2id(params: Argon2id) -> Self {
+        Self::of(Scheme {
+            bcrypt: None,
+            argon2id: Some(params),
+        })
+    }
+
+    fn of(scheme: Scheme) -> Self {
         let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         let concurrency = (cores / 2).max(1);
         Self::build(Settings {
             context: Context::new(),
-            scheme: Scheme { cost: DEFAULT_COST },
+            scheme,
             concurrency,
             places: concurrency * PLACES_EACH,
             check: None,
         })
     }
 
-    /// Sets the cost of new hashes: 2^cost rounds. OWASP asks for at least 10; less is for tests.
+    /// Sets the cost of bcrypt hashes: 2^cost rounds. OWASP asks for at least 10; less is for tests.
     ///
     /// # Errors
-    /// Below 4, which bcrypt does not know, and above 16, which takes seconds.
+    /// Below 4, which bcrypt does not know, and above 16, which takes seconds; for a hasher that
+    /// does without bcrypt.
     pub fn with_cost(self, cost: u32) -> Result<Self, ConfigError> {
         if !COSTS.contains(&cost) {
             return Err(ConfigError::new("bcrypt cost", "must be 4 to 16"));
         }
-        Ok(self.with(|settings| settings.scheme = Scheme { cost }))
+        if self.shared.settings.scheme.bcrypt.is_none() {
+            let problem = "is of no use to a hasher that knows Argon2id alone";
+            return Err(ConfigError::new("bcrypt cost", problem));
+        }
+        Ok(self.with(|settings| settings.scheme.bcrypt = Some(cost)))
+    }
+
+    /// Makes new hashes with Argon2id, while stored bcrypt hashes of up to the
+    /// [cost](Self::with_cost) that is set still count and are due for a new hash: users move over
+    /// at their next login.
+    ///
+    /// Meanwhile every [`verify`](Self::verify) does the work of both, or its time would tell who
+    /// has not logged in since; [`argon2id`](Self::argon2id) ends that when no bcrypt hash is left.
+    #[cfg(feature = "argon2")]
+    #[must_use]
+    pub fn with_argon2id(self, params: Argon2id) -> Self {
+        self.with(|settings| settings.scheme.argon2id = Some(params))
     }
 
     /// Sets how many hashes run at a time (at least one) and how many may wait for them.
@@ -109,7 +144,7 @@ impl PasswordHasher {
         policy::check(password).map_err(PasswordError::Unusable)
     }
 
-    /// The hash of a new password, as text to store.
+    /// The hash of a new password, as text to store (at most 128 bytes).
     ///
     /// # Errors
     /// [`PasswordError::Unusable`] for what [`check`](Self::check) or the service's own check
@@ -138,21 +173,44 @@ impl PasswordHasher {
         password: &str,
         stored: Option<&str>,
     ) -> Result<Verification, PasswordError> {
-        self.check(password)?;
+        let [verification] = self.verify_each([password], stored).await?;
+        Ok(verification)
+    }
+
+    /// [`verify`](Self::verify) for several passwords in one place of the queue, up to the first
+    /// that is correct; those after it count as wrong.
+    pub(crate) async fn verify_each<const N: usize>(
+        &self,
+        passwords: [&str; N],
+        stored: Option<&str>,
+    ) -> Result<[Verification; N], PasswordError> {
+        for password in passwords {
+            self.check(password)?;
+        }
         let scheme = self.shared.settings.scheme;
-        let password = owned(password);
+        let passwords = passwords.map(owned);
         let stored = stored.map(owned);
         let verify = move || {
             let stored = stored.as_ref().map(|stored| stored.as_str());
-            scheme.verify(password.as_bytes(), stored, &mut Bcrypt)
+            let mut found = [Verification::Wrong; N];
+            let mut unreadable = false;
+            for (password, found) in passwords.iter().zip(&mut found) {
+                let verified = scheme.verify(password.as_bytes(), stored, &mut Worker);
+                *found = verified.verification;
+                unreadable |= verified.unreadable;
+                if found.is_correct() {
+                    break;
+                }
+            }
+            (found, unreadable)
         };
-        let verified = self.run(Purpose::Verify, verify).await?;
-        if verified.unreadable {
+        let (found, unreadable) = self.run(Purpose::Verify, verify).await?;
+        if unreadable {
             let event = SecurityEvent::new(EventKind::Misconfigured);
             self.context()
                 .emit(event.with_rule("password", "unreadable_hash"));
         }
-        Ok(verified.verification)
+        Ok(found)
     }
 
     async fn run<T: Send + 'static>(
@@ -193,7 +251,7 @@ impl fmt::Debug for PasswordHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.shared.settings;
         f.debug_struct("PasswordHasher")
-            .field("cost", &settings.scheme.cost)
+            .field("scheme", &settings.scheme)
             .field("concurrency", &settings.concurrency)
             .field("places", &settings.places)
             .finish_non_exhaustive()

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::hasher::PasswordError;
-use crate::{client::Prefix, context::Context};
+use crate::{client::Prefix, context::Context, event::metric};
 
 /// What a hash is for. Each purpose has its own share of the places to wait, so that a flood of
 /// one cannot shut out the other.
@@ -80,6 +80,7 @@ impl Queue {
             (result, clock.monotonic().saturating_since(start))
         });
         let (result, took) = task.await.map_err(|_| PasswordError::Failed)?;
+        metric::password_hashed(took);
         self.learn(took);
         Ok(result)
     }

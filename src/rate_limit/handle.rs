@@ -6,6 +6,7 @@ use super::{
     key::Key,
     layer::{Config, GATE},
     limits::{Decision, Limit, Receipt, charge},
+    window::Left,
 };
 use crate::{
     error::ConfigError,
@@ -89,11 +90,7 @@ impl Handle {
     pub fn peek(&self, policy: &str, key: Key) -> Result<Usage, ConfigError> {
         let limit = self.limit(policy)?;
         let left = limit.left(key, self.config.context.monotonic());
-        Ok(Usage {
-            limit: limit.current(),
-            left: left.units,
-            more_in: Duration::from_nanos(left.more_in),
-        })
+        Ok(Usage::new(limit.current(), left))
     }
 
     /// Holds all keys of the named policy to another limit from now on, on every layer that shares
@@ -144,7 +141,7 @@ impl Handle {
         limits.map(|limit| limit.shadow_refusals()).sum()
     }
 
-    fn index(&self, name: &str) -> Option<usize> {
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
         let mut limits = self.config.limits.iter();
         limits.position(|limit| limit.policy().name() == name)
     }
@@ -178,6 +175,16 @@ pub struct Usage {
     pub left: u32,
     /// The time until there are more; zero when nothing is used up.
     pub more_in: Duration,
+}
+
+impl Usage {
+    pub(super) fn new(limit: u32, left: Left) -> Self {
+        Self {
+            limit,
+            left: left.units,
+            more_in: Duration::from_nanos(left.more_in),
+        }
+    }
 }
 
 /// A charge that can be given back. Dropped, it stands.

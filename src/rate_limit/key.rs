@@ -6,18 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    client::Client,
-    head::Head,
-    identity::Identity,
-    keyed::{Domain, digest},
-};
+use sha2::{Digest as _, Sha256};
+
+use crate::{client::Client, head::Head, identity::Identity};
 
 /// What a policy counts by.
 ///
-/// Anything but a client's network is kept as a 128-bit digest under a key of this process: equal
-/// inputs are equal, nobody outside can make two that collide, and no table holds an account name
-/// or an API key.
+/// Anything but a client's network is kept as 128 bits of its SHA-256: equal inputs are equal on all
+/// instances of a service, nobody can make two that collide, and no table holds an account name or
+/// an API key.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Key(pub(super) Kind);
 
@@ -99,11 +96,15 @@ impl Key {
     const LOCAL: Self = Self(Kind::Digest([0, 1]));
 
     fn digest(domain: Domain, bytes: &[u8]) -> Self {
-        let digest = digest(domain, bytes);
-        Self(Kind::Digest([(digest >> 64) as u64, digest as u64]))
+        let mut sha256 = Sha256::new();
+        sha256.update([domain as u8]);
+        sha256.update(bytes);
+        let digest = sha256.finalize();
+        let (halves, _) = digest.as_slice().as_chunks::<8>();
+        Self(Kind::Digest([halves[0], halves[1]].map(u64::from_be_bytes)))
     }
 
-    fn bytes(self) -> [u8; 17] {
+    pub(super) fn bytes(self) -> [u8; 17] {
         let (tag, bits) = match self.0 {
             Kind::V4(bits) => (4, u128::from(bits)),
             Kind::V6(bits) => (6, u128::from(bits)),
@@ -113,6 +114,13 @@ impl Key {
         bytes[1..].copy_from_slice(&bits.to_be_bytes());
         bytes
     }
+}
+
+/// What a digest is of; equal bytes of two domains have different digests.
+#[derive(Clone, Copy)]
+enum Domain {
+    Subject,
+    Custom,
 }
 
 /// Shows which kind of key it is, not whose.

@@ -24,7 +24,7 @@ use super::{
     window::Left,
 };
 use crate::{
-    client::{Client, Counted},
+    client::{Client, CountedBy},
     context::Context,
     error::ConfigError,
     event::{EventKind, SecurityEvent},
@@ -165,11 +165,11 @@ impl RateLimitLayer {
         request: &mut Request<A>,
         now: Monotonic,
     ) -> Result<Admitted, Rejection> {
-        let before = Counted::of(request.extensions());
-        let mut counted = before;
-        let admitted = self.check(Head::of(request), now, &mut counted)?;
-        if counted != before {
-            counted.keep(request.extensions_mut());
+        let before = CountedBy::of(request.extensions());
+        let mut by = before;
+        let admitted = self.check(Head::of(request), now, &mut by)?;
+        if by != before {
+            by.keep(request.extensions_mut());
         }
         Ok(admitted)
     }
@@ -178,15 +178,14 @@ impl RateLimitLayer {
         &self,
         head: Head<'_>,
         now: Monotonic,
-        counted: &mut Counted,
+        by: &mut CountedBy,
     ) -> Result<Admitted, Rejection> {
         let config = &*self.config;
-        if config.only_if.is_some_and(|applies| !applies(head)) {
+        if !config.applies(head) {
             return Ok(Admitted::default());
         }
-        let want_left = config.fields.is_some();
-        let tell = |reason| config.tell(reason, EventKind::Misconfigured, None);
-        match check(&config.limits, head, now, want_left, counted, tell) {
+        let want_left = config.has_fields();
+        match check(&config.limits, head, now, want_left, by, config.teller()) {
             Decision::Admitted(outcome) => Ok(self.admitted(outcome, head)),
             Decision::Refused(refused) => Err(config.refuse(&refused)),
             Decision::NoKey => Err(Rejection::new(
@@ -209,9 +208,15 @@ impl RateLimitLayer {
     }
 
     fn admitted(&self, outcome: Outcome, head: Head<'_>) -> Admitted {
+        let client = outcome.shadowed.then(|| Client::of(head)).flatten();
+        self.admitted_for(outcome, client)
+    }
+
+    /// What the policies leave to a request whose head is not needed any more.
+    pub(super) fn admitted_for(&self, outcome: Outcome, client: Option<Client>) -> Admitted {
         if outcome.shadowed {
             let kind = EventKind::ExcessRateLimitExceeded;
-            self.config.tell("shadow", kind, Some(head));
+            self.config.tell("shadow", kind, client);
         }
         let Outcome {
             binding, receipts, ..
@@ -340,10 +345,23 @@ impl Config {
         }
     }
 
-    pub(super) fn tell(&self, reason: &'static str, kind: EventKind, head: Option<Head<'_>>) {
-        let client = head.and_then(Client::of).and_then(Client::ip);
+    pub(super) fn tell(&self, reason: &'static str, kind: EventKind, client: Option<Client>) {
         let event = SecurityEvent::new(kind).with_rule(GATE, reason);
-        self.context.emit(event.with_client(client));
+        self.context
+            .emit(event.with_client(client.and_then(Client::ip)));
+    }
+
+    pub(super) fn applies(&self, head: Head<'_>) -> bool {
+        self.only_if.is_none_or(|applies| applies(head))
+    }
+
+    pub(super) fn has_fields(&self) -> bool {
+        self.fields.is_some()
+    }
+
+    /// Tells of what is wrong with a service, not with a request.
+    pub(super) fn teller(&self) -> impl Fn(&'static str) {
+        |reason| self.tell(reason, EventKind::Misconfigured, None)
     }
 
     /// Writes the fields of one policy's state.
@@ -395,7 +413,7 @@ impl Config {
     ) -> Option<Result<Left, Denied>> {
         match &self.limits[..] {
             [limit] if self.only_if.is_none() => {
-                let (mut left, want_left) = (Left::NONE, self.fields.is_some());
+                let (mut left, want_left) = (Left::NONE, self.has_fields());
                 let charged = limit.charge(extensions, now, want_left, &mut left)?;
                 Some(charged.map(|()| left).map_err(|wait| Denied { wait, left }))
             }

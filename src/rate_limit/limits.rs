@@ -19,15 +19,14 @@ use super::{
     window::{Charged, Left},
 };
 use crate::{
-    client::{Client, Counted},
+    client::{Client, CountedBy},
     head::Head,
     time::Monotonic,
 };
 
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
-    /// The limit's own number; 0 when there are none left.
-    id: u32,
+    id: u64,
     policy: Policy,
     is_plain: bool,
     /// The name as it stands in the fields.
@@ -65,6 +64,16 @@ pub(super) struct Outcome {
     pub(super) shadowed: bool,
 }
 
+#[cfg(feature = "redis")]
+impl Outcome {
+    /// Of a request that nothing was charged for.
+    pub(super) const UNCHARGED: Self = Self {
+        binding: None,
+        receipts: Vec::new(),
+        shadowed: false,
+    };
+}
+
 /// The policy that leaves least, and what it leaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding {
@@ -89,18 +98,38 @@ pub(super) struct Receipt {
     address: Address,
     quota: Option<u32>,
     charged: Charged,
+    #[cfg(feature = "redis")]
+    is_shared: bool,
+}
+
+/// A count that a request goes into, as other instances know it too.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count {
+    pub(super) policy: usize,
+    pub(super) key: Key,
+    pub(super) is_site: bool,
+    pub(super) limit: u32,
+}
+
+#[cfg(feature = "redis")]
+impl Receipt {
+    pub(super) fn is_of(&self, count: &Count) -> bool {
+        self.policy == count.policy && (self.address.kind() == AddressKind::Site) == count.is_site
+    }
+
+    /// Whether the key had no entry of its own, for want of room.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
 }
 
 impl Limit {
     pub(super) fn new(policy: Policy) -> Self {
         let (limit, capacity) = (policy.limit(), policy.capacity());
         let (counter, site) = (policy.counter(limit), site_limit(limit));
-        static LAST: AtomicU32 = AtomicU32::new(0);
-        let next = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-            last.checked_add(1)
-        });
         Self {
-            id: next.map_or(0, |last| last + 1),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             current: AtomicU32::new(limit),
             changes: AtomicU64::new(0),
             v4: Store::new(AddressKind::V4, counter, limit, capacity),
@@ -137,15 +166,15 @@ impl Limit {
         if !self.is_plain {
             return None;
         }
-        let (ip, counted) = Client::at_hand(extensions)?;
+        let (ip, by) = Client::at_hand(extensions)?;
         let Kind::V4(bits) = Key::of_client(ip).0 else {
             return None;
         };
-        if counted.has(self.id) {
+        if by.has(self.mark()) {
             return None;
         }
         // Before it is known whether it is admitted: a request that is refused meets nothing more.
-        counted.note(self.id);
+        by.note(self.mark());
         let (address, cost) = (Address::v4(bits), self.policy.cost());
         let now = now.as_nanos();
         Some(self.v4.charge(address, now, cost, want_left, left))
@@ -215,6 +244,47 @@ impl Limit {
             .refund(receipt.charged, receipt.quota);
     }
 
+    /// The counts that a key goes into: its /48's first, where it has one.
+    #[cfg(feature = "redis")]
+    pub(super) fn counts(
+        &self,
+        policy: usize,
+        counted: Counted,
+    ) -> impl Iterator<Item = Count> + use<> {
+        let Counted { key, quota } = counted;
+        let current = self.current();
+        let limit = quota.map_or(current, |quota| quota.min(current));
+        let own = Count {
+            policy,
+            key,
+            is_site: false,
+            limit,
+        };
+        let site = matches!(key.0, Kind::V6(_)).then_some(Count {
+            is_site: true,
+            limit: site_limit(limit),
+            ..own
+        });
+        site.into_iter().chain([own])
+    }
+
+    /// What no other limit of this process has.
+    #[cfg(feature = "redis")]
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The same where there is room for 32 bits; 0, which marks nothing, past them.
+    #[inline]
+    fn mark(&self) -> u32 {
+        u32::try_from(self.id).unwrap_or(0)
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn note_shadow_refusal(&self) {
+        self.shadow_refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn stores(&self) -> impl Iterator<Item = &Store> {
         [&self.v4, &self.v6, &self.sites, &self.digests].into_iter()
     }
@@ -252,8 +322,8 @@ impl fmt::Debug for Limit {
 
 /// Judges a request by all of `limits`, and charges all of them when none refuses.
 ///
-/// Policies that have `counted` the request before leave it alone, and those that charge it are
-/// noted there. `want_left` asks for what is left after the charge. `tell` is told of the first
+/// Policies that the request has been counted `by` leave it alone, and those that count it are noted
+/// there. `want_left` asks for what is left after the charge. `tell` is told of the first
 /// request of each policy that has no key, or comes a second time.
 #[inline]
 pub(super) fn check(
@@ -261,22 +331,38 @@ pub(super) fn check(
     head: Head<'_>,
     now: Monotonic,
     want_left: bool,
-    counted: &mut Counted,
+    by: &mut CountedBy,
     tell: impl Fn(&'static str),
 ) -> Decision {
-    let mut run = Run::new(now, want_left);
     // Keys first: a closure of the user's must not run while a shard is locked.
     let mut few = [const { None }; FEW];
     let mut many = Vec::new();
-    let charges: &mut [Option<By>] = if limits.len() <= FEW {
+    let counted: &mut [Option<Counted>] = if limits.len() <= FEW {
         &mut few[..limits.len()]
     } else {
         many.resize_with(limits.len(), || None);
         &mut many
     };
+    if !count(limits, head, counted, by, tell) {
+        return Decision::NoKey;
+    }
+    let mut run = Run::new(now, want_left);
+    run.walk(limits, counted, 0);
+    run.decision()
+}
+
+/// Finds out what a request is counted by; false when a policy takes none without a key.
+#[inline]
+fn count(
+    limits: &[Arc<Limit>],
+    head: Head<'_>,
+    counted: &mut [Option<Counted>],
+    by: &mut CountedBy,
+    tell: impl Fn(&'static str),
+) -> bool {
     let mut client = None;
-    for (limit, charge) in limits.iter().zip(&mut *charges) {
-        if counted.has(limit.id) {
+    for (limit, counted) in limits.iter().zip(counted) {
+        if by.has(limit.mark()) {
             if !limit.twice_told.swap(true, Ordering::Relaxed) {
                 tell("applied_twice");
             }
@@ -299,36 +385,59 @@ pub(super) fn check(
                 match missing {
                     MissingKey::Shared => Key::MISSING,
                     MissingKey::Skip => continue,
-                    MissingKey::Reject => return Decision::NoKey,
+                    MissingKey::Reject => return false,
                 }
             }
         };
         let quota = limit.policy.quota(head);
-        *charge = Some(By { key, quota });
+        *counted = Some(Counted { key, quota });
+        // Before it is known whether all admit it: a request that is refused meets nothing more.
+        by.note(limit.mark());
     }
-    run.walk(limits, charges, 0);
-    let decision = run.decision();
-    if let Decision::Admitted(_) = decision {
-        let charged = limits.iter().zip(charges).filter(|(_, by)| by.is_some());
-        charged.for_each(|(limit, _)| counted.note(limit.id));
-    }
-    decision
+    true
+}
+
+/// What a request is counted by, kept beyond its head; `None` when a policy takes none without a
+/// key.
+#[cfg(feature = "redis")]
+pub(super) fn counted(
+    limits: &[Arc<Limit>],
+    head: Head<'_>,
+    by: &mut CountedBy,
+    tell: impl Fn(&'static str),
+) -> Option<Box<[Option<Counted>]>> {
+    let mut counted = vec![None; limits.len()].into_boxed_slice();
+    count(limits, head, &mut counted, by, tell).then_some(counted)
+}
+
+/// Judges and charges what a request is counted by, and keeps a receipt of every charge.
+#[cfg(feature = "redis")]
+pub(super) fn charge_counted(
+    limits: &[Arc<Limit>],
+    counted: &[Option<Counted>],
+    now: Monotonic,
+    want_left: bool,
+) -> Decision {
+    let mut run = Run::new(now, want_left);
+    run.keep_receipts = true;
+    run.walk(limits, counted, 0);
+    run.decision()
 }
 
 /// Judges and charges one key of one policy, which keeps its index `policy`.
 pub(super) fn charge(limit: &Arc<Limit>, key: Key, now: Monotonic) -> Decision {
     let mut run = Run::new(now, false);
     run.keep_receipts = true;
-    let charge = [Some(By { key, quota: None })];
-    run.walk(slice::from_ref(limit), &charge, 0);
+    let counted = [Some(Counted { key, quota: None })];
+    run.walk(slice::from_ref(limit), &counted, 0);
     run.decision()
 }
 
 /// What a request is counted by in one policy.
-#[derive(Clone, Copy)]
-struct By {
-    key: Key,
-    quota: Option<u32>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub(super) key: Key,
+    pub(super) quota: Option<u32>,
 }
 
 /// A slot to judge and to charge.
@@ -371,11 +480,11 @@ impl Run {
     ///
     /// Tables are locked in the order of the policies, which is one order for all layers that
     /// share them, so no two requests wait for each other.
-    fn walk(&mut self, limits: &[Arc<Limit>], charges: &[Option<By>], policy: usize) -> bool {
-        let (Some(limit), Some(by)) = (limits.get(policy), charges.get(policy)) else {
+    fn walk(&mut self, limits: &[Arc<Limit>], counted: &[Option<Counted>], policy: usize) -> bool {
+        let (Some(limit), Some(by)) = (limits.get(policy), counted.get(policy)) else {
             return self.refusing.is_empty();
         };
-        let next = |run: &mut Self| run.walk(limits, charges, policy + 1);
+        let next = |run: &mut Self| run.walk(limits, counted, policy + 1);
         let Some(by) = by else {
             return next(self);
         };
@@ -404,6 +513,8 @@ impl Run {
                             address: step.address,
                             quota: step.quota,
                             charged,
+                            #[cfg(feature = "redis")]
+                            is_shared: held.is_shared(),
                         });
                     }
                 }
@@ -465,7 +576,7 @@ impl Run {
 }
 
 /// Fewest units first, then the longest time to more.
-fn tightness(left: Left) -> (u32, Reverse<u64>) {
+pub(super) fn tightness(left: Left) -> (u32, Reverse<u64>) {
     (left.units, Reverse(left.more_in))
 }
 
@@ -474,6 +585,7 @@ fn site_limit(limit: u32) -> u32 {
     limit.saturating_mul(SITE_FACTOR)
 }
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 const SITE_FACTOR: u32 = 16;
 /// Policies that are judged without an allocation.
 const FEW: usize = 4;
@@ -517,20 +629,17 @@ mod tests {
                 let left = |limit: &Arc<Limit>| limit.left(key, at).units;
                 let (before, left_before) = (dump(&limits), limits.iter().map(left));
                 let left_before: Vec<_> = left_before.collect();
-                let mut counted = Counted::default();
+                let mut by = CountedBy::default();
                 let head = Head::of(&request);
-                let decision = check(&limits, head, at, true, &mut counted, |_| {});
+                let decision = check(&limits, head, at, true, &mut by, |_| {});
                 match decision {
                     Decision::Admitted(_) => {
                         for (limit, before) in limits.iter().zip(left_before) {
                             prop_assert!(left(limit) <= before - limit.policy.cost());
-                            prop_assert!(counted.has(limit.id));
+                            prop_assert!(by.has(limit.mark()));
                         }
                     }
-                    _ => {
-                        prop_assert_eq!(dump(&limits), before);
-                        prop_assert_eq!(counted, Counted::default());
-                    }
+                    _ => prop_assert_eq!(dump(&limits), before),
                 }
             }
         }

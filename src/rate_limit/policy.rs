@@ -47,6 +47,8 @@ pub struct Policy {
     quota: Option<Quota>,
     refund: Option<fn(StatusCode) -> bool>,
     shadow: bool,
+    #[cfg(feature = "redis")]
+    outage: super::redis::Outage,
 }
 
 type Quota = Arc<dyn Fn(Head<'_>) -> Option<u32> + Send + Sync>;
@@ -224,6 +226,21 @@ impl Policy {
         }
     }
 
+    /// Says what the policy does while Redis, which [holds it](super::redis), is away.
+    ///
+    /// # Errors
+    /// When a policy that counts failures alone is to open: it guards credentials.
+    #[cfg(feature = "redis")]
+    pub fn on_outage(self, outage: super::redis::Outage) -> Result<Self, ConfigError> {
+        if outage == super::redis::Outage::Open && self.refund.is_some() {
+            return Err(ConfigError::new(
+                "rate limit outage",
+                "must not open a policy that gives charges back, since it guards credentials",
+            ));
+        }
+        Ok(Self { outage, ..self })
+    }
+
     /// The name, as it stands in the fields and in [`only`](super::RateLimitLayer::only).
     #[must_use]
     pub fn name(&self) -> &str {
@@ -313,6 +330,16 @@ impl Policy {
         Ok(())
     }
 
+    #[cfg(feature = "redis")]
+    pub(super) fn outage(&self) -> super::redis::Outage {
+        self.outage
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn is_strict(&self) -> bool {
+        self.algorithm == Algorithm::Strict
+    }
+
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
@@ -356,6 +383,8 @@ impl Policy {
             quota: None,
             refund: None,
             shadow: false,
+            #[cfg(feature = "redis")]
+            outage: super::redis::Outage::default(),
         })
     }
 

@@ -61,6 +61,8 @@ mod store;
 mod token;
 mod tokens;
 
+#[cfg(feature = "postgres")]
+pub use self::store::postgres;
 #[cfg(feature = "sqlite")]
 pub use self::store::sqlite;
 pub use self::{

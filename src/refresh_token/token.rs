@@ -307,6 +307,25 @@ mod tests {
     }
 
     #[test]
+    fn each_use_has_a_subkey_of_its_own() {
+        let secret = Secret::generate();
+        let key = Key::new(&secret);
+        assert_ne!(*key.prove, *key.derive);
+        for subkey in [&key.prove, &key.derive] {
+            assert_ne!(secret.expose(), &subkey[..]);
+            assert!(
+                !subkey
+                    .windows(4)
+                    .any(|part| part == key.id.get().to_be_bytes())
+            );
+        }
+        let again = Key::new(&secret);
+        assert!(again.id == key.id && again.prove == key.prove && again.derive == key.derive);
+        let other = Key::new(&Secret::generate());
+        assert!(other.prove != key.prove && other.derive != key.derive);
+    }
+
+    #[test]
     fn a_successor_depends_on_every_part() {
         let keys = keys();
         let token = keys.first(SessionId::generate("u"));

@@ -27,7 +27,7 @@ use crate::{
     client::Prefix,
     context::Context,
     error::ConfigError,
-    event::{EventKind, SecurityEvent},
+    event::{EventKind, SecurityEvent, metric},
     secret::{Secrets, random},
     time::UnixMillis,
 };
@@ -259,6 +259,19 @@ impl RefreshTokens {
         token: &str,
         client: Option<IpAddr>,
     ) -> Result<Granted, RefreshError> {
+        let result = self.trade(token, client).await;
+        metric::refreshed(match &result {
+            Ok(granted) if granted.replayed => "replayed",
+            Ok(_) => "success",
+            Err(RefreshError::Reused(_) | RefreshError::RolledBack(_)) => "reused",
+            Err(RefreshError::Ended(..) | RefreshError::Expired(_)) => "ended",
+            Err(RefreshError::Store(_)) => "error",
+            Err(_) => "refused",
+        });
+        result
+    }
+
+    async fn trade(&self, token: &str, client: Option<IpAddr>) -> Result<Granted, RefreshError> {
         let Settings { keys, idle, .. } = self.settings();
         let presented = self.decode(token, client)?;
         let id = presented.session;

@@ -10,8 +10,8 @@
 //! 3. `change_password` (feature `password`) hashes the new password, ends the other sessions and
 //!    sends the event;
 //! 4. [`end`](Sessions::end), [`end_one`](Sessions::end_one), [`end_others`](Sessions::end_others)
-//!    and [`end_all`](Sessions::end_all) end sessions. Their access tokens die with them, through
-//!    the [`DenyList`](crate::DenyList).
+//!    and [`end_all`](Sessions::end_all) end a user's sessions, [`end_session`](Sessions::end_session)
+//!    anybody's. Their access tokens die with them, through the [`DenyList`](crate::DenyList).
 //!
 //! [`SessionEndpoints`] are services for the routes that clients call: refresh, logout, the list of
 //! sessions and their ends, with refresh tokens in JSON bodies or in a cookie. They know no

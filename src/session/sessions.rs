@@ -150,7 +150,7 @@ impl Sessions {
             }
         };
         let Some(grants) = self.grants(&granted.session.subject).await? else {
-            self.finish(granted.session.id, EndReason::SubjectDisabled)
+            self.end_session(granted.session.id, EndReason::SubjectDisabled)
                 .await?;
             return Err(SessionError::Disabled);
         };
@@ -190,6 +190,24 @@ impl Sessions {
         Ok(())
     }
 
+    /// Ends any session by its id: an administrator's. `None` when it is not known.
+    ///
+    /// Deployment caveat: nobody asks whose it is; [`end_one`](Self::end_one) does.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn end_session(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+    ) -> Result<Option<SessionRecord>, SessionError> {
+        let ended = self.inner.tokens.end_session(id, reason).await?;
+        if let Some(record) = &ended {
+            self.deny(record.id);
+        }
+        Ok(ended)
+    }
+
     /// Ends one session of `subject`; `false` when he has no such live session.
     ///
     /// # Errors
@@ -205,7 +223,7 @@ impl Sessions {
         if !record.as_ref().is_some_and(live) {
             return Ok(false);
         }
-        self.finish(id, reason).await?;
+        self.end_session(id, reason).await?;
         Ok(true)
     }
 
@@ -300,12 +318,6 @@ impl Sessions {
 
     pub(super) fn context(&self) -> &Context {
         self.inner.tokens.context()
-    }
-
-    async fn finish(&self, id: SessionId, reason: EndReason) -> Result<(), SessionError> {
-        self.inner.tokens.end_session(id, reason).await?;
-        self.deny(id);
-        Ok(())
     }
 
     async fn end_subject(

@@ -20,6 +20,8 @@ use super::security_stack::Parts;
 use crate::csrf::{CsrfPolicy, CsrfTokens};
 #[cfg(feature = "jwt")]
 use crate::jwt::Authenticate;
+#[cfg(all(feature = "rate-limit", feature = "redis"))]
+use crate::rate_limit::redis::{RedisLimits, SharedAdmitted};
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::{Admitted, RateLimitLayer};
 #[cfg(feature = "upload")]
@@ -164,6 +166,9 @@ struct Route {
     by_client: Option<RateLimitLayer>,
     #[cfg(feature = "rate-limit")]
     by_identity: Option<RateLimitLayer>,
+    /// Where the limits are those of a fleet.
+    #[cfg(all(feature = "rate-limit", feature = "redis"))]
+    redis: Option<RedisLimits>,
     #[cfg(feature = "jwt")]
     authentication: Option<Arc<dyn Authenticate>>,
     scopes: Option<RequireScopeLayer>,
@@ -212,7 +217,14 @@ impl GuardLayer {
         let scopes = match guard.scopes.is_empty() {
             true => None,
             false => {
-                Some(RequireScopeLayer::all(guard.scopes)?.with_context(parts.context.clone()))
+                let scopes = RequireScopeLayer::all(guard.scopes)?;
+                let scopes = scopes.with_context(parts.context.clone());
+                #[cfg(feature = "jwt")]
+                let scopes = match &authentication {
+                    Some(gate) => scopes.with_challenge(gate.challenge().clone()),
+                    None => scopes,
+                };
+                Some(scopes)
             }
         };
         Ok(Self {
@@ -224,6 +236,8 @@ impl GuardLayer {
                 by_client,
                 #[cfg(feature = "rate-limit")]
                 by_identity,
+                #[cfg(all(feature = "rate-limit", feature = "redis"))]
+                redis: parts.redis.clone(),
                 #[cfg(feature = "jwt")]
                 authentication,
                 scopes,
@@ -295,10 +309,12 @@ pub struct Guarded<S> {
 
 impl<S, A, B> Service<Request<A>> for Guarded<S>
 where
-    S: Service<Request<GuardedBody<A>>, Response = Response<B>>,
+    S: Service<Request<GuardedBody<A>>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
     A: Body<Data = Bytes> + Send + 'static,
     A::Error: Into<BoxError>,
-    B: RejectionBody,
+    B: RejectionBody + Send + 'static,
 {
     type Response = Response<B>;
     type Error = S::Error;
@@ -310,22 +326,55 @@ where
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let route = self.layer.pick(Head::of(&request));
+        #[cfg(all(feature = "rate-limit", feature = "redis"))]
+        if let Some(redis) = &route.redis
+            && route.is_limited()
+        {
+            let next = self.inner.clone();
+            let ready = std::mem::replace(&mut self.inner, next);
+            let redis = redis.clone();
+            return GuardFuture {
+                state: State::Asked {
+                    answer: Box::pin(ask(route, redis, ready, request)),
+                },
+            };
+        }
         let mut charged = Charged::default();
         let inner = match route.admit(&mut request, &mut charged) {
-            Ok(()) => match route.watch(request) {
-                Ok((request, racer)) => {
-                    let inner = self.inner.call(request);
-                    match racer {
-                        Some(racer) => GuardedFuture::watched(inner, racer),
-                        None => GuardedFuture::open(inner),
-                    }
-                }
-                Err((request, rejection)) => route.refuse(request, rejection),
-            },
+            Ok(()) => route.pass(&mut self.inner, request),
             Err(rejection) => route.refuse(request, rejection),
         };
-        GuardFuture { inner, charged }
+        GuardFuture {
+            state: State::Decided { inner, charged },
+        }
     }
+}
+
+/// The way of a request whose limits are those of a fleet.
+#[cfg(all(feature = "rate-limit", feature = "redis"))]
+async fn ask<S, A, B>(
+    route: Arc<Route>,
+    redis: RedisLimits,
+    mut ready: S,
+    mut request: Request<A>,
+) -> Result<Response<B>, S::Error>
+where
+    S: Service<Request<GuardedBody<A>>, Response = Response<B>>,
+    A: Body<Data = Bytes> + Send + 'static,
+    A::Error: Into<BoxError>,
+    B: RejectionBody,
+{
+    let mut charged = Vec::new();
+    let inner = match route.admit_by(&redis, &mut request, &mut charged).await {
+        Ok(()) => route.pass(&mut ready, request),
+        Err(rejection) => route.refuse(request, rejection),
+    };
+    drop(ready);
+    let mut response = inner.await?;
+    for admitted in charged {
+        admitted.finish(&mut response).await;
+    }
+    Ok(response)
 }
 
 impl Route {
@@ -335,15 +384,60 @@ impl Route {
         request: &mut Request<A>,
         charged: &mut Charged,
     ) -> Result<(), Rejection> {
-        #[cfg(feature = "csrf")]
-        if let Some(csrf) = &self.csrf {
-            csrf.decide(Head::of(request))?;
-        }
+        self.before_limits(request)?;
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_client {
             let now = self.context.monotonic();
             charged.by_client = Some(limits.decide(request, now)?);
         }
+        self.between_limits(request)?;
+        #[cfg(feature = "rate-limit")]
+        if let Some(limits) = &self.by_identity {
+            let now = self.context.monotonic();
+            charged.by_identity = Some(limits.decide(request, now)?);
+        }
+        let _ = charged;
+        self.after_limits(request)
+    }
+
+    /// The same with the limits of a fleet.
+    #[cfg(all(feature = "rate-limit", feature = "redis"))]
+    async fn admit_by<A: Body>(
+        &self,
+        redis: &RedisLimits,
+        request: &mut Request<A>,
+        charged: &mut Vec<SharedAdmitted>,
+    ) -> Result<(), Rejection> {
+        self.before_limits(request)?;
+        if let Some(limits) = &self.by_client {
+            let shared = limits.clone().shared(redis.clone());
+            let start = shared.begin(request);
+            charged.push(start.decision().await?);
+        }
+        self.between_limits(request)?;
+        if let Some(limits) = &self.by_identity {
+            let shared = limits.clone().shared(redis.clone());
+            let start = shared.begin(request);
+            charged.push(start.decision().await?);
+        }
+        self.after_limits(request)
+    }
+
+    #[cfg(all(feature = "rate-limit", feature = "redis"))]
+    fn is_limited(&self) -> bool {
+        self.by_client.is_some() || self.by_identity.is_some()
+    }
+
+    fn before_limits<A>(&self, request: &Request<A>) -> Result<(), Rejection> {
+        #[cfg(feature = "csrf")]
+        if let Some(csrf) = &self.csrf {
+            csrf.decide(Head::of(request))?;
+        }
+        let _ = request;
+        Ok(())
+    }
+
+    fn between_limits<A: Body>(&self, request: &mut Request<A>) -> Result<(), Rejection> {
         match &self.body {
             BodyRule::Limited(limit) => {
                 limit.decide(Head::of(request), &request.body().size_hint())?;
@@ -357,11 +451,10 @@ impl Route {
         {
             grant.insert(request);
         }
-        #[cfg(feature = "rate-limit")]
-        if let Some(limits) = &self.by_identity {
-            let now = self.context.monotonic();
-            charged.by_identity = Some(limits.decide(request, now)?);
-        }
+        Ok(())
+    }
+
+    fn after_limits<A>(&self, request: &Request<A>) -> Result<(), Rejection> {
         if let Some(scopes) = &self.scopes {
             scopes.decide(Head::of(request))?;
         }
@@ -369,8 +462,27 @@ impl Route {
         if let Some(tokens) = &self.csrf_tokens {
             tokens.decide(Head::of(request))?;
         }
-        let _ = charged;
         Ok(())
+    }
+
+    /// Calls the service, with the body watched.
+    fn pass<S, A, B>(&self, inner: &mut S, request: Request<A>) -> GuardedFuture<S::Future, B>
+    where
+        S: Service<Request<GuardedBody<A>>, Response = Response<B>>,
+        A: Body<Data = Bytes> + Send + 'static,
+        A::Error: Into<BoxError>,
+        B: RejectionBody,
+    {
+        match self.watch(request) {
+            Ok((request, racer)) => {
+                let inner = inner.call(request);
+                match racer {
+                    Some(racer) => GuardedFuture::watched(inner, racer),
+                    None => GuardedFuture::open(inner),
+                }
+            }
+            Err((request, rejection)) => self.refuse(request, rejection),
+        }
     }
 
     /// Puts the check of the body between the body and the handler.
@@ -486,10 +598,23 @@ struct Charged {
 
 pin_project! {
     /// The future of [`Guarded`].
-    pub struct GuardFuture<F, B> {
+    pub struct GuardFuture<F, B>
+    where
+        F: Future,
+    {
         #[pin]
-        inner: GuardedFuture<F, B>,
-        charged: Charged,
+        state: State<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, B>
+    where
+        F: Future,
+    {
+        Decided { #[pin] inner: GuardedFuture<F, B>, charged: Charged },
+        Asked { answer: Pin<Box<dyn Future<Output = F::Output> + Send>> },
     }
 }
 
@@ -501,26 +626,25 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let (inner, charged) = match self.project().state.project() {
+            StateProjection::Asked { answer } => return answer.as_mut().poll(cx),
+            StateProjection::Decided { inner, charged } => (inner, charged),
+        };
         #[allow(unused_mut, reason = "only limits change it")]
-        let mut answer = ready!(this.inner.poll(cx));
+        let mut answer = ready!(inner.poll(cx));
         #[cfg(feature = "rate-limit")]
         if let Ok(response) = &mut answer {
-            let charged = [
-                this.charged.by_client.take(),
-                this.charged.by_identity.take(),
-            ];
+            let charged = [charged.by_client.take(), charged.by_identity.take()];
             for admitted in charged.into_iter().flatten() {
                 admitted.finish(response);
             }
         }
-        #[cfg(not(feature = "rate-limit"))]
-        let _ = this.charged;
+        let _ = charged;
         Poll::Ready(answer)
     }
 }
 
-impl<F, B> fmt::Debug for GuardFuture<F, B> {
+impl<F: Future, B> fmt::Debug for GuardFuture<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardFuture").finish_non_exhaustive()
     }

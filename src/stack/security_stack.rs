@@ -19,6 +19,8 @@ use crate::headers::SecurityHeaders;
 use crate::jwt::{Authenticate, JwtLayer};
 #[cfg(feature = "rate-limit")]
 use crate::rate_limit::RateLimitLayer;
+#[cfg(all(feature = "rate-limit", feature = "redis"))]
+use crate::rate_limit::redis::{RedisLimits, SharedRateLimitLayer};
 use crate::{
     body::{OwnBody, OwnBodyLayer},
     client::ClientLayer,
@@ -53,6 +55,8 @@ pub(super) struct Parts {
     pub(super) csrf: Option<CsrfPolicy>,
     #[cfg(feature = "rate-limit")]
     pub(super) limits: Option<RateLimitLayer>,
+    #[cfg(all(feature = "rate-limit", feature = "redis"))]
+    pub(super) redis: Option<RedisLimits>,
     #[cfg(feature = "jwt")]
     pub(super) authentication: Option<Arc<dyn Authenticate>>,
     #[cfg(feature = "csrf")]
@@ -83,6 +87,8 @@ impl SecurityStack {
                 csrf: None,
                 #[cfg(feature = "rate-limit")]
                 limits: None,
+                #[cfg(all(feature = "rate-limit", feature = "redis"))]
+                redis: None,
                 #[cfg(feature = "jwt")]
                 authentication: None,
                 #[cfg(feature = "csrf")]
@@ -131,6 +137,15 @@ impl SecurityStack {
     #[cfg(feature = "rate-limit")]
     pub fn with_limits(self, limits: RateLimitLayer) -> Self {
         self.with(|parts| parts.limits = Some(limits))
+    }
+
+    /// The same with limits that hold for a fleet, through Redis.
+    #[cfg(all(feature = "rate-limit", feature = "redis"))]
+    pub fn with_shared_limits(self, limits: SharedRateLimitLayer) -> Self {
+        self.with(|parts| {
+            parts.limits = Some(limits.local().clone());
+            parts.redis = Some(limits.redis().clone());
+        })
     }
 
     /// Authenticates by `jwt` where a [`Guard`] asks for it.

@@ -91,6 +91,12 @@ pub struct Settings {
     pub upload_allowed_types: Vec<String>,
     /// `CLAMD_ADDR`: `host:port` or the path of a socket; set: every file is scanned by ClamAV.
     pub clamd_addr: Option<String>,
+    /// `API_KEYS_ENV`: the environment part of the API keys accepted here, 1 to 16 of `a-z` and
+    /// `0-9`; default `dev`, which production refuses.
+    pub api_keys_env: String,
+    /// `METRICS_TOKEN`: the bearer token that `/metrics` takes in production from others than
+    /// loopback; at least 32 visible ASCII characters, default none.
+    pub metrics_token: Option<Secret>,
 }
 
 /// Where a service runs.
@@ -175,6 +181,8 @@ impl Default for Settings {
             upload_max_file_bytes: 5 * 1024 * 1024,
             upload_allowed_types: UPLOAD_TYPES.map(Into::into).to_vec(),
             clamd_addr: None,
+            api_keys_env: "dev".into(),
+            metrics_token: None,
         }
     }
 }
@@ -313,6 +321,10 @@ impl Reader<'_> {
             ),
             upload_allowed_types: self.upload_types().unwrap_or(default.upload_allowed_types),
             clamd_addr: self.clamd_addr(),
+            api_keys_env: self
+                .api_keys_env(production)
+                .unwrap_or(default.api_keys_env),
+            metrics_token: self.metrics_token(),
         }
     }
 
@@ -441,6 +453,36 @@ impl Reader<'_> {
         }
         self.fault("CLAMD_ADDR", "takes host:port, or the path of a socket");
         None
+    }
+
+    fn api_keys_env(&mut self, production: bool) -> Option<String> {
+        let env = self.text("API_KEYS_ENV");
+        let is_env = |env: &String| {
+            (1..=16).contains(&env.len())
+                && env
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'))
+        };
+        if !env.as_ref().is_none_or(is_env) {
+            self.fault("API_KEYS_ENV", "takes 1 to 16 of a-z and 0-9");
+        } else if production && env.as_ref().is_none_or(|env| env == "dev") {
+            self.fault(
+                "API_KEYS_ENV",
+                "must be set in production, such as live, and not to dev",
+            );
+        }
+        env
+    }
+
+    fn metrics_token(&mut self) -> Option<Secret> {
+        let text = self.text_or_file("METRICS_TOKEN")?;
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.fault("METRICS_TOKEN", "takes visible ASCII characters");
+            return None;
+        }
+        Secret::new(text)
+            .map_err(|error| self.faults.push(error.named("METRICS_TOKEN")))
+            .ok()
     }
 
     fn upload_types(&mut self) -> Option<Vec<String>> {
@@ -583,6 +625,7 @@ mod tests {
             ("BCRYPT_COST", "-1"),
             ("RATE_LIMIT_MAX_REQUESTS", "0"),
             ("TRUSTED_PROXIES", "0.0.0.0/0"),
+            ("API_KEYS_ENV", "Live"),
         ];
         assert_eq!(
             read(&vars).unwrap_err(),
@@ -604,7 +647,8 @@ mod tests {
                 "JWT_SECRET",
                 "JWT_REFRESH_SECRET",
                 "BCRYPT_COST",
-                "TRUSTED_PROXIES"
+                "TRUSTED_PROXIES",
+                "API_KEYS_ENV"
             ]
         );
         let settings = read(&[
@@ -613,6 +657,7 @@ mod tests {
             ("JWT_SECRET", GOOD),
             ("JWT_REFRESH_SECRET", OTHER),
             ("TRUSTED_PROXIES", "none"),
+            ("API_KEYS_ENV", "live"),
         ]);
         assert!(settings.unwrap().is_production());
     }

@@ -4,7 +4,10 @@
 pub mod chromium;
 #[cfg(feature = "clamd")]
 pub mod clamd;
+pub mod daemon;
+pub mod postgres;
 pub mod probe;
+pub mod redis;
 pub mod server;
 #[cfg(feature = "refresh-token")]
 pub mod store;

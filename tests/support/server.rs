@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -24,8 +25,17 @@ impl Server {
         Self::start_in(Arc::new(TempDir::new().unwrap()), vars)
     }
 
+    /// Starts with a log that nobody reads.
+    pub fn start_unread(vars: &[(&str, &str)]) -> Self {
+        Self::launch(Arc::new(TempDir::new().unwrap()), vars, false)
+    }
+
     /// Starts in a directory that another server may have used.
     pub fn start_in(dir: Arc<TempDir>, vars: &[(&str, &str)]) -> Self {
+        Self::launch(dir, vars, true)
+    }
+
+    fn launch(dir: Arc<TempDir>, vars: &[(&str, &str)], is_read: bool) -> Self {
         let mut child = command(dir.path(), vars)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -36,6 +46,10 @@ impl Server {
         let lines = log.clone();
         let told = thread::spawn(move || {
             let mut line = String::new();
+            if !is_read {
+                // Open, and full before long.
+                return std::mem::forget(stderr);
+            }
             while stderr.read_line(&mut line).is_ok_and(|read| read > 0) {
                 lines.lock().unwrap().push_str(&line);
                 line.clear();
@@ -67,6 +81,19 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
+    }
+
+    /// The log once it holds `text`, which comes through a pipe.
+    pub fn logged(&self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log.lock().unwrap().clone();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {text} in\n{log}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -136,3 +163,5 @@ fn binary() -> PathBuf {
     );
     binary
 }
+
+const PATIENCE: Duration = Duration::from_secs(10);

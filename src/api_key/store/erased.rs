@@ -6,7 +6,7 @@ use super::{
     ApiKeyId, ApiKeyRecord, ApiKeyStore, CreateOutcome, KeyRotation, RotateOutcome, StoreError,
     StoredKey,
 };
-use crate::time::UnixMillis;
+use crate::{event::metric::timed, time::UnixMillis};
 
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -30,11 +30,11 @@ pub(crate) trait Erased: Send + Sync {
 
 impl<S: ApiKeyStore> Erased for S {
     fn create_<'a>(&'a self, key: StoredKey, most: usize) -> Call<'a, CreateOutcome> {
-        Box::pin(self.create(key, most))
+        Box::pin(timed("api_keys", "create", self.create(key, most)))
     }
 
     fn get_<'a>(&'a self, id: ApiKeyId) -> Call<'a, Option<StoredKey>> {
-        Box::pin(self.get(id))
+        Box::pin(timed("api_keys", "get", self.get(id)))
     }
 
     fn list_<'a>(
@@ -43,30 +43,38 @@ impl<S: ApiKeyStore> Erased for S {
         now: UnixMillis,
         limit: usize,
     ) -> Call<'a, Vec<ApiKeyRecord>> {
-        Box::pin(self.list(subject, now, limit))
+        Box::pin(timed("api_keys", "list", self.list(subject, now, limit)))
     }
 
     fn rotate_<'a>(&'a self, rotation: KeyRotation) -> Call<'a, RotateOutcome> {
-        Box::pin(self.rotate(rotation))
+        Box::pin(timed("api_keys", "rotate", self.rotate(rotation)))
     }
 
     fn revoke_<'a>(&'a self, id: ApiKeyId, subject: &'a str, now: UnixMillis) -> Call<'a, bool> {
-        Box::pin(self.revoke(id, subject, now))
+        Box::pin(timed("api_keys", "revoke", self.revoke(id, subject, now)))
     }
 
     fn revoke_subject_<'a>(&'a self, subject: &'a str, now: UnixMillis) -> Call<'a, Vec<ApiKeyId>> {
-        Box::pin(self.revoke_subject(subject, now))
+        Box::pin(timed(
+            "api_keys",
+            "revoke_subject",
+            self.revoke_subject(subject, now),
+        ))
     }
 
     fn touch_<'a>(&'a self, used: &'a [(ApiKeyId, UnixMillis)]) -> Call<'a, ()> {
-        Box::pin(self.touch(used))
+        Box::pin(timed("api_keys", "touch", self.touch(used)))
     }
 
     fn delete_expired_<'a>(&'a self, before: UnixMillis, limit: usize) -> Call<'a, u64> {
-        Box::pin(self.delete_expired(before, limit))
+        Box::pin(timed(
+            "api_keys",
+            "delete_expired",
+            self.delete_expired(before, limit),
+        ))
     }
 
     fn health_<'a>(&'a self) -> Call<'a, ()> {
-        Box::pin(self.health())
+        Box::pin(timed("api_keys", "health", self.health()))
     }
 }

@@ -13,7 +13,7 @@ use super::{
     StoreErrorKind, StoredKey,
 };
 use crate::{
-    api_key::format::ApiKeyDigest, client::Prefix, store_error::sqlite::failed, time::UnixMillis,
+    api_key::format::ApiKeyDigest, client::Prefix, store_error::sql::failed, time::UnixMillis,
 };
 
 /// API keys in the table `portcullis_api_keys` of a SQLite database. A cheap clone.

@@ -318,8 +318,7 @@ impl Store {
     fn spot(&self, address: &Address) -> (usize, u16) {
         debug_assert_eq!(self.kind, address.kind);
         let hash = match address.kind {
-            // Already a digest under a key that nobody outside knows.
-            AddressKind::Digest => address.bits[1],
+            AddressKind::Digest => self.hash(address.bits[1]),
             AddressKind::V4 | AddressKind::V6 | AddressKind::Site => self.hash(address.bits[0]),
         };
         let shard = (hash >> 32) as usize & (self.shards.len() - 1);
@@ -400,6 +399,12 @@ impl Held<'_> {
                 more_in: 0,
             },
         }
+    }
+
+    /// Whether the key has no entry of its own, for want of room.
+    #[cfg(feature = "redis")]
+    pub(in super::super) fn is_shared(&self) -> bool {
+        self.place == Place::Shared
     }
 
     #[inline]

@@ -6,7 +6,7 @@ use super::{
     CreateOutcome, EndReason, Ended, NewSession, RefreshTokenStore, RevokeOutcome, RevokedSubject,
     RotateOutcome, Rotation, SessionId, SessionRecord, StoreError,
 };
-use crate::time::UnixMillis;
+use crate::{event::metric::timed, time::UnixMillis};
 
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -42,15 +42,15 @@ pub(crate) trait Erased: Send + Sync {
 
 impl<S: RefreshTokenStore> Erased for S {
     fn epoch_<'a>(&'a self, subject: &'a str) -> Call<'a, u64> {
-        Box::pin(self.epoch(subject))
+        Box::pin(timed("sessions", "epoch", self.epoch(subject)))
     }
 
     fn create_<'a>(&'a self, session: NewSession) -> Call<'a, CreateOutcome> {
-        Box::pin(self.create(session))
+        Box::pin(timed("sessions", "create", self.create(session)))
     }
 
     fn rotate_<'a>(&'a self, rotation: Rotation) -> Call<'a, RotateOutcome> {
-        Box::pin(self.rotate(rotation))
+        Box::pin(timed("sessions", "rotate", self.rotate(rotation)))
     }
 
     fn revoke_<'a>(
@@ -59,7 +59,7 @@ impl<S: RefreshTokenStore> Erased for S {
         reason: EndReason,
         now: UnixMillis,
     ) -> Call<'a, RevokeOutcome> {
-        Box::pin(self.revoke(id, reason, now))
+        Box::pin(timed("sessions", "revoke", self.revoke(id, reason, now)))
     }
 
     fn revoke_subject_<'a>(
@@ -69,11 +69,15 @@ impl<S: RefreshTokenStore> Erased for S {
         reason: EndReason,
         now: UnixMillis,
     ) -> Call<'a, RevokedSubject> {
-        Box::pin(self.revoke_subject(subject, except, reason, now))
+        Box::pin(timed(
+            "sessions",
+            "revoke_subject",
+            self.revoke_subject(subject, except, reason, now),
+        ))
     }
 
     fn get_<'a>(&'a self, id: SessionId) -> Call<'a, Option<SessionRecord>> {
-        Box::pin(self.get(id))
+        Box::pin(timed("sessions", "get", self.get(id)))
     }
 
     fn list_subject_<'a>(
@@ -82,18 +86,30 @@ impl<S: RefreshTokenStore> Erased for S {
         now: UnixMillis,
         limit: usize,
     ) -> Call<'a, Vec<SessionRecord>> {
-        Box::pin(self.list_subject(subject, now, limit))
+        Box::pin(timed(
+            "sessions",
+            "list_subject",
+            self.list_subject(subject, now, limit),
+        ))
     }
 
     fn revoked_since_<'a>(&'a self, since: UnixMillis) -> Call<'a, Vec<(SessionId, Ended)>> {
-        Box::pin(self.revoked_since(since))
+        Box::pin(timed(
+            "sessions",
+            "revoked_since",
+            self.revoked_since(since),
+        ))
     }
 
     fn delete_expired_<'a>(&'a self, before: UnixMillis, limit: usize) -> Call<'a, u64> {
-        Box::pin(self.delete_expired(before, limit))
+        Box::pin(timed(
+            "sessions",
+            "delete_expired",
+            self.delete_expired(before, limit),
+        ))
     }
 
     fn health_<'a>(&'a self) -> Call<'a, ()> {
-        Box::pin(self.health())
+        Box::pin(timed("sessions", "health", self.health()))
     }
 }

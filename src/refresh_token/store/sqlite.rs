@@ -25,19 +25,17 @@
 use std::{collections::BTreeSet, fmt, fs, io, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Row as _, SqliteConnection, SqlitePool,
-    sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-    },
+    ConnectOptions as _, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Mutex;
 
 use super::{
-    super::record::{Device, KeyId, Seed, TokenDigest},
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
+    sql::{read, read_end, read_id, refused, sweep_day},
 };
-use crate::{store_error::sqlite::failed, time::UnixMillis};
+use crate::{store_error::sql::failed, time::UnixMillis};
 
 /// Sessions in the tables `portcullis_sessions` and `portcullis_subjects` of a SQLite database. A
 /// cheap clone.
@@ -204,19 +202,9 @@ impl RefreshTokenStore for SqliteStore {
             .await
             .map_err(failed)?;
         drop(writer);
-        if let Some(row) = rotated.first() {
-            return Ok(RotateOutcome::Rotated(read(row)?.0));
-        }
-        // What refused the step stays true: generations only rise, ends are for good.
-        let Some((record, lineage)) = self.row(rotation.id).await? else {
-            return Ok(RotateOutcome::NotFound);
-        };
-        Ok(if record.ended.is_some() {
-            RotateOutcome::Ended(record)
-        } else if !record.is_live(rotation.now) {
-            RotateOutcome::Expired(record)
-        } else {
-            RotateOutcome::Stale(record, lineage)
+        Ok(match rotated.first() {
+            Some(row) => RotateOutcome::Rotated(read(row)?.0),
+            None => refused(&rotation, self.row(rotation.id).await?),
         })
     }
 
@@ -273,7 +261,7 @@ impl RefreshTokenStore for SqliteStore {
         transaction.commit().await.map_err(failed)?;
         let ended = rows
             .iter()
-            .map(|row| id_of(row, 0))
+            .map(|row| read_id(row, 0))
             .collect::<Result<_, _>>()?;
         Ok(RevokedSubject {
             epoch: epoch as u64,
@@ -310,15 +298,7 @@ impl RefreshTokenStore for SqliteStore {
             .fetch_all(&self.pool)
             .await
             .map_err(failed)?;
-        let read = |row: &SqliteRow| {
-            let reason: &str = row.try_get(2).map_err(failed)?;
-            let ended = Ended {
-                at: UnixMillis::new(row.try_get(1).map_err(failed)?),
-                reason: EndReason::from_name(reason),
-            };
-            Ok((id_of(row, 0)?, ended))
-        };
-        rows.iter().map(read).collect()
+        rows.iter().map(read_end).collect()
     }
 
     async fn delete_expired(&self, before: UnixMillis, limit: usize) -> Result<u64, StoreError> {
@@ -378,68 +358,7 @@ fn keep_private(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-fn read(row: &SqliteRow) -> Result<(SessionRecord, Lineage), StoreError> {
-    let millis = |index: usize| row.try_get(index).map(UnixMillis::new);
-    let parts = || {
-        let ended_at: Option<i64> = row.try_get(6)?;
-        let reason: Option<&str> = row.try_get(7)?;
-        let ip: Option<&str> = row.try_get(10)?;
-        let mut device = Device::new().with_ip(ip.and_then(|ip| ip.parse().ok()));
-        device.label = row.try_get(8)?;
-        device.user_agent = row.try_get(9)?;
-        let generation: i64 = row.try_get(11)?;
-        let current: &[u8] = row.try_get(12)?;
-        let previous: Option<&[u8]> = row.try_get(13)?;
-        let seed: Option<&[u8]> = row.try_get(14)?;
-        let key: i64 = row.try_get(15)?;
-        let record = SessionRecord {
-            id: SessionId::from_bytes([0; 16]),
-            subject: row.try_get(1)?,
-            created_at: millis(2)?,
-            last_used_at: millis(3)?,
-            expires_at: millis(4)?,
-            absolute_end: millis(5)?,
-            device,
-            ended: ended_at.map(|at| Ended {
-                at: UnixMillis::new(at),
-                reason: reason.map_or(EndReason::Other, EndReason::from_name),
-            }),
-        };
-        Ok((record, generation, current, previous, seed, key))
-    };
-    let (mut record, generation, current, previous, seed, key) = parts().map_err(failed)?;
-    record.id = id_of(row, 0)?;
-    let lineage = Lineage {
-        generation: generation as u64,
-        current: TokenDigest::from_bytes(exact(current)?),
-        previous: previous
-            .map(exact)
-            .transpose()?
-            .map(TokenDigest::from_bytes),
-        seed: seed.map(exact).transpose()?.map(Seed::from_bytes),
-        key: KeyId::new(u32::try_from(key).map_err(|_| StoreErrorKind::Corrupt)?),
-        rotated_at: record.last_used_at,
-    };
-    Ok((record, lineage))
-}
-
-fn id_of(row: &SqliteRow, index: usize) -> Result<SessionId, StoreError> {
-    let bytes: &[u8] = row.try_get(index).map_err(failed)?;
-    Ok(SessionId::from_bytes(exact(bytes)?))
-}
-
-fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
-    bytes.try_into().map_err(|_| StoreErrorKind::Corrupt.into())
-}
-
-/// The day after which a session may be over. It changes once a day, so that a rotation seldom
-/// touches the index that clearing away goes by.
-fn sweep_day(end: UnixMillis) -> i64 {
-    end.as_millis().div_euclid(DAY_MILLIS)
-}
-
 const PATIENCE: Duration = Duration::from_secs(5);
-const DAY_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 const VERSION: i64 = 1;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";

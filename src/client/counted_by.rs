@@ -9,21 +9,21 @@ use super::peer::Client;
 /// It stands in the request's [`Client`], so that noting a limit costs no allocation, or beside it
 /// while there is none.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Counted {
+pub(crate) struct CountedBy {
     limits: [u32; MOST],
 }
 
-impl Counted {
+impl CountedBy {
     pub(crate) fn of(extensions: &Extensions) -> Self {
         match extensions.get::<Client>() {
-            Some(client) => client.counted,
+            Some(client) => client.counted_by,
             None => extensions.get::<Self>().copied().unwrap_or_default(),
         }
     }
 
     pub(crate) fn keep(self, extensions: &mut Extensions) {
         match extensions.get_mut::<Client>() {
-            Some(client) => client.counted = self,
+            Some(client) => client.counted_by = self,
             None => {
                 extensions.insert(self);
             }

@@ -1,0 +1,288 @@
+//! The connection: one for a service, multiplexed, with a budget for each call.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use hkdf::Hkdf;
+use redis::{
+    Client, ErrorKind, RedisError, RedisResult,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+    cluster::{ClusterClient, ClusterConfig},
+    cluster_async::ClusterConnection,
+};
+use sha2::Sha256;
+use tokio::time::timeout;
+
+use super::{
+    breaker::Breaker,
+    denied::Denied,
+    script::{self, Answer, Asked, Names},
+};
+use crate::{context::Context, error::ConfigError, secret::Secret};
+
+/// Redis or Valkey as the keeper of rate limits. A cheap clone; one for a service.
+#[derive(Clone)]
+pub struct RedisLimits {
+    inner: Arc<Inner>,
+    budget: Duration,
+}
+
+struct Inner {
+    link: Link,
+    names: Names,
+    breaker: Breaker,
+    denied: Denied,
+}
+
+#[derive(Clone)]
+enum Link {
+    One(ConnectionManager),
+    Cluster(ClusterConnection),
+}
+
+/// Redis said nothing that can be used.
+#[derive(Debug)]
+pub(super) struct Away;
+
+impl RedisLimits {
+    /// Connects to one server: `redis://`, `rediss://` (TLS) or `redis+unix://`. All instances of a
+    /// service give the same `secret`, and share their counts.
+    ///
+    /// A server that is away is no error: it is tried again, and policies go the way of their
+    /// [`Outage`](super::Outage) until then.
+    ///
+    /// # Errors
+    /// When the URL cannot be read, or the server refuses its credentials.
+    pub async fn connect(url: &str, secret: &Secret) -> Result<Self, ConfigError> {
+        let client = Client::open(url).map_err(unusable)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(None)
+            .set_number_of_retries(0)
+            .set_max_delay(RECONNECT);
+        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(unusable)?;
+        Self::over(Link::One(manager), secret).await
+    }
+
+    /// Connects to a cluster, of which `urls` name some nodes. Otherwise as
+    /// [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// When a URL cannot be read, or a node refuses its credentials.
+    pub async fn connect_cluster<'a>(
+        urls: impl IntoIterator<Item = &'a str>,
+        secret: &Secret,
+    ) -> Result<Self, ConfigError> {
+        // The client would repeat a charge of which it does not know whether it was done.
+        let client = ClusterClient::builder(urls)
+            .retries(0)
+            .connection_timeout(CONNECT)
+            .build()
+            .map_err(unusable)?;
+        let connection = client.get_pending_async_connection_with_config(ClusterConfig::new());
+        Self::over(Link::Cluster(connection), secret).await
+    }
+
+    /// Waits for Redis no longer than `budget` for a request, instead of 100 ms.
+    #[must_use]
+    pub fn with_budget(self, budget: Duration) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// Whether Redis failed several times in a row, and the instances' own counts decide.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.inner.breaker.is_open()
+    }
+
+    async fn over(link: Link, secret: &Secret) -> Result<Self, ConfigError> {
+        let mut key = [0; 32];
+        Hkdf::<Sha256>::new(Some(b"portcullis rate limits"), secret.expose())
+            .expand(b"names of keys", &mut key)
+            .expect("HKDF fills 32 bytes");
+        match timeout(CONNECT * 2, link.ping()).await {
+            Ok(Err(error)) if is_refusal(&error) => return Err(unusable(error)),
+            _ => {}
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                link,
+                names: Names::new("portcullis", &key),
+                breaker: Breaker::default(),
+                denied: Denied::new(),
+            }),
+            budget: BUDGET,
+        })
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    pub(super) fn denied(&self) -> &Denied {
+        &self.inner.denied
+    }
+
+    /// Judges all counts, and with `charge` charges all of them when none refuses.
+    pub(super) async fn charge(
+        &self,
+        asked: &[Asked],
+        charge: bool,
+        context: &Context,
+    ) -> Result<Vec<Answer>, Away> {
+        self.within_budget(context, self.inner.link.charge(asked, charge))
+            .await
+    }
+
+    /// Gives charges back. One that fails stands.
+    pub(super) async fn refund(&self, charges: &[(Asked, u64)], context: &Context) {
+        let _ = self
+            .within_budget(context, self.inner.link.refund(charges))
+            .await;
+    }
+
+    /// Forgets counts; whether Redis did.
+    pub(super) async fn forget(&self, asked: &[Asked], context: &Context) -> bool {
+        let forgotten = self.within_budget(context, self.inner.link.forget(asked));
+        forgotten.await.is_ok()
+    }
+
+    async fn within_budget<T>(
+        &self,
+        context: &Context,
+        call: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Away> {
+        let breaker = &self.inner.breaker;
+        let leave = breaker.leave(context.monotonic()).ok_or(Away)?;
+        match timeout(self.budget, call).await {
+            Ok(Ok(answer)) => {
+                leave.succeeded();
+                Ok(answer)
+            }
+            Ok(Err(_)) | Err(_) => {
+                leave.failed(context.monotonic());
+                Err(Away)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RedisLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLimits")
+            .field("budget", &self.budget)
+            .field("is_degraded", &self.is_degraded())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    async fn ping(&self) -> RedisResult<()> {
+        let ping = redis::cmd("PING");
+        match self.clone() {
+            Self::One(mut one) => ping.query_async(&mut one).await,
+            Self::Cluster(mut cluster) => ping.query_async(&mut cluster).await,
+        }
+    }
+
+    async fn charge(&self, asked: &[Asked], charge: bool) -> RedisResult<Vec<Answer>> {
+        match self.clone() {
+            Self::One(mut one) => script::charge(&mut one, asked, charge).await,
+            Self::Cluster(mut cluster) => {
+                let [first, rest @ ..] = asked else {
+                    return Ok(Vec::new());
+                };
+                if rest.iter().all(|count| count.tag == first.tag) {
+                    return script::charge(&mut cluster, asked, charge).await;
+                }
+                charge_slots(&mut cluster, asked, charge).await
+            }
+        }
+    }
+
+    async fn forget(&self, asked: &[Asked]) -> RedisResult<()> {
+        for count in asked {
+            let mut command = redis::cmd("DEL");
+            command.arg(&count.name);
+            let _: u64 = match self.clone() {
+                Self::One(mut one) => command.query_async(&mut one).await?,
+                Self::Cluster(mut cluster) => command.query_async(&mut cluster).await?,
+            };
+        }
+        Ok(())
+    }
+
+    async fn refund(&self, charges: &[(Asked, u64)]) -> RedisResult<()> {
+        match self.clone() {
+            Self::One(mut one) => script::refund(&mut one, charges).await,
+            Self::Cluster(mut cluster) => refund_slots(&mut cluster, charges).await,
+        }
+    }
+}
+
+/// Charges counts of several slots: asks all first, so that a refusal charges none, and gives back
+/// what was charged when one refuses after all.
+async fn charge_slots(
+    cluster: &mut ClusterConnection,
+    asked: &[Asked],
+    charge: bool,
+) -> RedisResult<Vec<Answer>> {
+    let answers = ask_slots(cluster, asked, false).await?;
+    if !charge || is_refused(asked, &answers) {
+        return Ok(answers);
+    }
+    let answers = ask_slots(cluster, asked, true).await?;
+    if is_refused(asked, &answers) {
+        let charged: Vec<_> = asked
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.stamp > 0)
+            .map(|(count, answer)| (count.clone(), answer.stamp))
+            .collect();
+        refund_slots(cluster, &charged).await?;
+    }
+    Ok(answers)
+}
+
+async fn ask_slots(
+    cluster: &mut ClusterConnection,
+    asked: &[Asked],
+    charge: bool,
+) -> RedisResult<Vec<Answer>> {
+    let mut answers = Vec::with_capacity(asked.len());
+    for slot in asked.chunk_by(|one, next| one.tag == next.tag) {
+        answers.extend(script::charge(cluster, slot, charge).await?);
+    }
+    Ok(answers)
+}
+
+async fn refund_slots(
+    cluster: &mut ClusterConnection,
+    charges: &[(Asked, u64)],
+) -> RedisResult<()> {
+    for slot in charges.chunk_by(|(one, _), (next, _)| one.tag == next.tag) {
+        script::refund(cluster, slot).await?;
+    }
+    Ok(())
+}
+
+fn is_refused(asked: &[Asked], answers: &[Answer]) -> bool {
+    let mut both = asked.iter().zip(answers);
+    both.any(|(count, answer)| count.may_refuse && !answer.admits)
+}
+
+fn unusable(error: RedisError) -> ConfigError {
+    // Drivers may repeat the URL, which holds a password.
+    ConfigError::new("REDIS_URL", format!("cannot be used: {:?}", error.kind()))
+}
+
+fn is_refusal(error: &RedisError) -> bool {
+    let refused = matches!(
+        error.kind(),
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig
+    );
+    refused || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+}
+
+const BUDGET: Duration = Duration::from_millis(100);
+const CONNECT: Duration = Duration::from_secs(1);
+const RECONNECT: Duration = Duration::from_millis(200);

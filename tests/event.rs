@@ -1,0 +1,249 @@
+//! Events: what a log gets, whatever clients and sinks do.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use http::Request;
+use portcullis::{
+    Client, Context, Rejection, RejectionKind,
+    event::{EventKind, EventSink, QueueSink, SecurityEvent, TracingSink},
+    time::ManualClock,
+};
+use tracing_subscriber::fmt::MakeWriter;
+
+#[test]
+fn a_flood_of_refusals_does_not_grow_the_log_beyond_its_rate() {
+    let (lines, stood_for) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (seen, sum) = (Arc::clone(&lines), Arc::clone(&stood_for));
+    let clock = ManualClock::new();
+    let context =
+        Context::new()
+            .with_clock(clock.clone())
+            .with_events(move |event: &SecurityEvent| {
+                seen.fetch_add(1, Ordering::Relaxed);
+                sum.fetch_add(u64::from(event.repeats()), Ordering::Relaxed);
+            });
+    // 100 s of 200 clients that are refused 10 times a second each.
+    for _ in 0..1_000 {
+        for client in 0..200 {
+            refuse(&context, client);
+        }
+        clock.advance(Duration::from_millis(100));
+    }
+    drop(context);
+    assert_eq!(stood_for.load(Ordering::Relaxed), 200_000);
+    // Two lines for each client and fold: its first, and what was folded.
+    let lines = lines.load(Ordering::Relaxed);
+    assert!(lines <= 200 * 2 * 10, "{lines}");
+}
+
+#[test]
+fn a_flood_of_addresses_has_its_bound_too() {
+    let lines = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&lines);
+    let context =
+        Context::new()
+            .with_clock(ManualClock::new())
+            .with_events(move |_: &SecurityEvent| {
+                seen.fetch_add(1, Ordering::Relaxed);
+            });
+    for client in 0..50_000 {
+        refuse(&context, client);
+    }
+    drop(context);
+    assert!(lines.load(Ordering::Relaxed) < 5_000);
+}
+
+#[test]
+fn a_sink_that_panics_hurts_no_request() {
+    let context = Context::new().with_events(|_: &SecurityEvent| panic!("a broken sink"));
+    assert_eq!(refuse(&context, 1).status(), 403);
+    let context = Context::new().with_events(QueueSink::to(Panics, 8).unwrap());
+    for client in 0..10 {
+        assert_eq!(refuse(&context, client).status(), 403);
+    }
+}
+
+struct Panics;
+
+impl EventSink for Panics {
+    fn record(&self, _: &SecurityEvent) {
+        panic!("a broken sink");
+    }
+
+    fn count(&self, _: &SecurityEvent) {
+        panic!("a broken sink");
+    }
+}
+
+#[test]
+fn a_sink_that_blocks_holds_up_no_request() {
+    let (open, closed) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let gate = Mutex::new(closed);
+    let sink = QueueSink::to(
+        move |event: &SecurityEvent| {
+            let _ = gate.lock().unwrap().recv();
+            tell.send(event.client()).unwrap();
+        },
+        4,
+    )
+    .unwrap();
+    let context = Context::new()
+        .with_clock(ManualClock::new())
+        .with_events(sink.clone());
+    for client in 0..1_000 {
+        assert_eq!(refuse(&context, client).status(), 403);
+    }
+    // One may be in the sink's hands, four wait, the others were dropped and counted.
+    let dropped = sink.dropped();
+    assert!((995..=996).contains(&dropped), "{dropped}");
+    drop(open);
+    drop((context, sink));
+    assert_eq!(told.iter().count() as u64, 1_000 - dropped);
+}
+
+#[tokio::test]
+async fn a_queue_takes_what_it_can_hold_and_counts_the_rest() {
+    let (sink, mut events) = QueueSink::new(2);
+    let context = Context::new()
+        .with_clock(ManualClock::new())
+        .with_events(sink);
+    for client in 0..5 {
+        refuse(&context, client);
+    }
+    assert_eq!(events.dropped(), 3);
+    for client in 0..2 {
+        let event = events.recv().await.unwrap();
+        assert_eq!(event.client(), Some(address(client)));
+    }
+    assert!(events.try_recv().is_none());
+    refuse(&context, 7);
+    assert!(events.try_recv().is_some());
+    drop(context);
+    assert!(events.recv().await.is_none());
+}
+
+#[test]
+fn no_value_forges_a_line() {
+    let hopeless = [
+        "x\r\n2026-01-01T00:00:00Z  INFO portcullis::security: event=\"authn_login_success\"",
+        "x\n\n",
+        "\u{1b}[2J\u{1b}]0;owned\u{7}",
+        "\u{9b}31m",
+        "\u{202e}resu\u{2066}",
+        "\u{2028}\u{2029}\u{85}",
+        "\u{0}\u{8}\u{7f}",
+        "\u{feff}\u{200b}\u{e0041}",
+        &"é".repeat(100_000),
+    ];
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        for value in hopeless {
+            let event = SecurityEvent::new(EventKind::AuthnTokenReuse)
+                .with_subject(value)
+                .with_session(value);
+            TracingSink.record(&event);
+        }
+    });
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.lines().count(), hopeless.len(), "{text}");
+    assert_eq!(text.matches('\n').count(), hopeless.len());
+    for line in text.lines() {
+        assert!(line.contains("authn_token_reuse"), "{line}");
+        assert!(line.chars().count() < 1_000, "{line}");
+        let visible = |character: char| {
+            !character.is_control()
+                && !"\u{202e}\u{2066}\u{2028}\u{2029}\u{feff}\u{200b}\u{e0041}".contains(character)
+        };
+        assert!(line.chars().all(visible), "{line:?}");
+    }
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn users_and_addresses_make_no_series() {
+    use portcullis::event::metric;
+
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let exported = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        metric::register();
+        let context = Context::new().with_events(|_: &SecurityEvent| {});
+        let everyone = |clients: std::ops::Range<u32>| {
+            for client in clients {
+                refuse(&context, client);
+                for kind in EventKind::ALL {
+                    let event = SecurityEvent::new(*kind)
+                        .with_client(address(client))
+                        .with_session(format!("session-{client}"))
+                        .with_subject(format!("user-{client}"));
+                    context.emit(event);
+                }
+            }
+        };
+        let series = || {
+            let text = exported.render();
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.filter(|line| !line.is_empty()).count()
+        };
+        everyone(0..1);
+        let of_one = series();
+        everyone(1..1_000);
+        assert_eq!(series(), of_one);
+        let text = exported.render();
+        for name in ["user-", "session-", "10.0."] {
+            assert!(!text.contains(name), "{name}");
+        }
+        let counted = "portcullis_rejections_total{gate=\"test\",reason=\"not_allowed\"} 1000";
+        assert!(text.contains(counted), "{text}");
+        let counted = "portcullis_events_total{event=\"authz_fail\"} 2000";
+        assert!(text.contains(counted), "{text}");
+    });
+}
+
+fn refuse(context: &Context, client: u32) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+    let mut request = Request::new(());
+    let client = Client::new(Some(address(client)), true);
+    request.extensions_mut().insert(client);
+    let rejection = Rejection::new(RejectionKind::Forbidden, "test", "not_allowed");
+    context.refuse(&request, rejection)
+}
+
+fn address(client: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + client))
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

@@ -1,0 +1,224 @@
+//! What the example tells of itself, over real sockets.
+#![cfg(all(
+    feature = "api-key",
+    feature = "axum",
+    feature = "cors",
+    feature = "csrf",
+    feature = "headers",
+    feature = "jwt",
+    feature = "login-throttle",
+    feature = "metrics",
+    feature = "password",
+    feature = "rate-limit",
+    feature = "sqlite",
+    feature = "upload"
+))]
+
+mod support;
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{CONTENT_TYPE, HOST},
+};
+use serde_json::{Value, json};
+use support::server::Server;
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let server = Server::start(&[("AUTH_RATE_LIMIT_MAX", "6"), ("REFRESH_GRACE_SECS", "0")]);
+    let api = Api::new(&server);
+    let before = api.metrics().await;
+    assert!(before.contains("portcullis_events_total{event=\"authn_token_reuse\"} 0\n"));
+
+    let right = json!({"username": "alice", "password": "correct horse battery"});
+    let wrong = json!({"username": "alice", "password": "battery horse correct"});
+    assert_eq!(api.post("/auth/register", &right).await.status(), 201);
+    let pair = api.post("/auth/login", &right).await;
+    let pair: Value = pair.json().await.unwrap();
+    let used = json!({"refresh_token": pair["refresh_token"]});
+    assert_eq!(api.post("/auth/refresh", &used).await.status(), 200);
+    assert_eq!(api.post("/auth/refresh", &used).await.status(), 401);
+    for status in [401, 401, 401, 401, 429] {
+        assert_eq!(api.post("/auth/login", &wrong).await.status(), status);
+    }
+    let bad = api.client.get(server.url("/api/me")).bearer_auth("a.b.c");
+    assert_eq!(bad.send().await.unwrap().status(), 401);
+    assert_eq!(
+        api.client
+            .get(server.url("/nowhere"))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        404
+    );
+
+    let text = api.metrics().await;
+    for line in [
+        "portcullis_logins_total{outcome=\"success\"} 1",
+        "portcullis_logins_total{outcome=\"failure\"} 4",
+        "portcullis_logins_total{outcome=\"limited\"} 1",
+        "portcullis_logins_total{outcome=\"error\"} 0",
+        "portcullis_refreshes_total{outcome=\"success\"} 1",
+        "portcullis_refreshes_total{outcome=\"reused\"} 1",
+        "portcullis_events_total{event=\"authn_token_reuse\"} 1",
+        "portcullis_events_total{event=\"user_created\"} 1",
+        "portcullis_events_total{event=\"authn_login_fail\"} 4",
+        "portcullis_rejections_total{gate=\"router\",reason=\"no_route\"} 1",
+        "portcullis_rejections_total{gate=\"accounts\",reason=\"wrong_credentials\"} 4",
+        "portcullis_password_hash_seconds_count 6",
+        "portcullis_store_seconds_count{store=\"sessions\",op=\"rotate\"} 2",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+    }
+    for secret in ["alice", "127.0.0.1", "correct horse"] {
+        assert!(!text.contains(secret), "{secret}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn in_production_strangers_do_not_find_it() {
+    let mut vars = PRODUCTION.to_vec();
+    vars.push(("METRICS_TOKEN", TOKEN));
+    let server = Server::start(&vars);
+    let api = Api::new(&server);
+    let ask = |token: Option<&str>, from: Option<&str>| {
+        let mut request = api.client.get(server.url("/metrics"));
+        if let Some(from) = from {
+            request = request
+                .header("x-forwarded-for", from)
+                .header("x-forwarded-proto", "https")
+                .header(HOST, "example.com");
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        async { request.send().await.unwrap() }
+    };
+    let here = ask(None, None).await;
+    assert_eq!(here.status(), StatusCode::OK);
+    assert_eq!(
+        here.headers()[CONTENT_TYPE],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let changed = format!("{}x", &TOKEN[..TOKEN.len() - 1]);
+    for from in ["203.0.113.9", "127.0.0.1", "::1", "203.0.113.9, 127.0.0.1"] {
+        for token in [None, Some(""), Some("x"), Some(changed.as_str())] {
+            let hidden = ask(token, Some(from)).await;
+            assert_eq!(hidden.status(), StatusCode::NOT_FOUND, "{from} {token:?}");
+            assert!(hidden.text().await.unwrap().contains("Not Found"));
+        }
+        assert_eq!(ask(Some(TOKEN), Some(from)).await.status(), StatusCode::OK);
+    }
+    drop(server);
+
+    // Without a token there is none to guess.
+    let server = Server::start(&PRODUCTION);
+    let api = Api::new(&server);
+    for token in ["", "None", TOKEN] {
+        let request = api.client.get(server.url("/metrics")).bearer_auth(token);
+        let request = request
+            .header("x-forwarded-for", "203.0.113.9")
+            .header("x-forwarded-proto", "https")
+            .header(HOST, "example.com");
+        let hidden = request.send().await.unwrap();
+        assert_eq!(hidden.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn nobody_reading_the_log_holds_up_no_request() {
+    let server = Server::start_unread(&[("RUST_LOG", "trace"), ("DATABASE_URL", "memory:")]);
+    let api = Api::new(&server);
+    // Far more than a pipe holds.
+    for _ in 0..300 {
+        let url = server.url("/healthz");
+        assert_eq!(api.client.get(url).send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn the_alert_rules_are_about_metrics_that_there_are() {
+    let server = Server::start(&[("DATABASE_URL", "memory:")]);
+    let text = Api::new(&server).metrics().await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/secure_api");
+    let rules = std::fs::read_to_string(folder.join("alerts.yml")).unwrap();
+    let names: BTreeSet<&str> = rules
+        .lines()
+        .filter(|line| line.trim_start().starts_with("expr:"))
+        .flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
+        .filter(|word| word.starts_with("portcullis_") && *word != "portcullis_checklist_failing")
+        .collect();
+    assert!(names.len() >= 3, "{names:?}");
+    for name in names {
+        assert!(text.contains(&format!("\n{name}")), "{name}\n{text}");
+    }
+    for event in rules.split("event=\"").skip(1) {
+        let event = event.split('"').next().unwrap();
+        assert!(text.contains(&format!("event=\"{event}\"}} 0")), "{event}");
+    }
+    let Some(promtool) = std::env::var_os("PORTCULLIS_TEST_PROMTOOL") else {
+        eprintln!("skipped: PORTCULLIS_TEST_PROMTOOL names no promtool");
+        return;
+    };
+    for arguments in [
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ] {
+        let run = Command::new(&promtool)
+            .args(arguments)
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            run.status.success(),
+            "{told}{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+    }
+}
+
+struct Api<'a> {
+    server: &'a Server,
+    client: Client,
+}
+
+impl<'a> Api<'a> {
+    fn new(server: &'a Server) -> Self {
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { server, client }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Response {
+        let request = self.client.post(self.server.url(path)).json(body);
+        request.send().await.unwrap()
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = self.client.get(self.server.url("/metrics")).send().await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.text().await.unwrap()
+    }
+}
+
+const PRODUCTION: [(&str, &str); 8] = [
+    ("APP_ENV", "production"),
+    ("PUBLIC_ORIGIN", "https://example.com"),
+    ("API_KEYS_ENV", "test"),
+    ("BCRYPT_COST", "10"),
+    (
+        "JWT_SECRET",
+        "hex:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    ),
+    (
+        "JWT_REFRESH_SECRET",
+        "hex:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+    ),
+    ("DATABASE_URL", "sqlite::memory:"),
+    ("TRUSTED_PROXIES", "127.0.0.1/32"),
+];
+const TOKEN: &str = "kV4nT9xQ2mZ7rB1cW8yL5dH3sJ6fG0pA";

@@ -469,6 +469,30 @@ async fn an_upload_is_looked_at_last() {
     }
 }
 
+/// Nobody is asked who he is before a body that states too much is refused, whatever takes the body.
+#[tokio::test]
+async fn a_stated_size_is_judged_before_authentication() {
+    let whole = whole();
+    let upload = UploadPolicy::new(["image/png"]).unwrap().max_file(1000);
+    let good = [
+        ("host", "example.com"),
+        ("x-forwarded-proto", "https"),
+        ("sec-fetch-site", "same-origin"),
+        ("content-type", "multipart/form-data; boundary=x"),
+    ];
+    for guard in [
+        Guard::new().authenticate().upload(upload),
+        Guard::new().authenticate().body(1000),
+    ] {
+        let guard = whole.stack.route(guard).unwrap();
+        for (stated, status) in [("1000", 401), ("100000000", 413)] {
+            let headers = [&good[..], &[("content-length", stated)]].concat();
+            let told = whole.ask(&guard, &headers, "x").await;
+            assert_eq!((told.status, told.ran), (status, false), "{told:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn preflights_and_cross_site_refusals_spend_no_limit() {
     let whole = whole();

@@ -42,6 +42,9 @@ fn from(ip: &str) -> Request<Body> {
     request
 }
 
+/// Makes requests.
+type Made<'a> = &'a dyn Fn() -> Request<Body>;
+
 /// What the layer answers a request.
 async fn answer(layer: &RateLimitLayer, request: Request<Body>) -> Response<Body> {
     let service = layer.layer(tower::service_fn(inner));
@@ -559,7 +562,7 @@ async fn a_request_is_counted_once_however_many_layers_it_passes() {
         request.body(Body::default()).unwrap()
     };
     let general = || Policy::strict("general", 10, WINDOW).unwrap();
-    let requests: [(&str, Policy, &dyn Fn() -> Request<Body>); 6] = [
+    let requests: [(&str, Policy, Made<'_>); 6] = [
         ("IPv4", general(), &|| from("203.0.113.7")),
         ("IPv6", general(), &|| from("2001:db8::7")),
         ("a peer", general(), &from_peer),
@@ -771,7 +774,7 @@ proptest! {
             let make = if *smooth { Policy::smooth } else { Policy::strict };
             // The dearest request spends the limit at once, or in three.
             let cost = if *cheap { 1 } else { limit.div_ceil(3) };
-            make(&**name, *limit, window).unwrap().with_cost(cost).unwrap()
+            make(name.as_str(), *limit, window).unwrap().with_cost(cost).unwrap()
         };
         let reset = if epoch { LegacyReset::Epoch } else { LegacyReset::Delta };
         let layer = RateLimitLayer::new(policies.iter().map(made))

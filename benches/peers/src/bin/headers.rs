@@ -129,7 +129,6 @@ fn main() {
             ));
         }
     }
-    println!();
     for line in lines {
         println!("{line}");
     }

@@ -67,6 +67,24 @@ impl fmt::Debug for TypeTest {
 
 /// The default detector: signatures at the start of a file, from the `infer` crate, and UTF-8 for
 /// text.
+///
+/// Measured on 1032 files of 33 types, at most 150 of each: from Debian's packages and those of
+/// Python and Node, by LibreOffice and by ffmpeg (`upload types` in `benches/peers`).
+///
+/// | | right | wrong | unknown |
+/// |---|---|---|---|
+/// | the gate, asked for the declared type | 1005 taken | 0 taken as another type | 27 refused |
+/// | `infer` 0.22, where it is used: 722 pictures, archives, PDFs, films, sounds | 714 | 0 | 8 |
+/// | `file-format` 0.29, the same | 714 | 0 | 8 |
+/// | `mimetype-detector` 0.3, the same | 722 | 0 | 0 |
+/// | `infer`, all | 722 | 7 | 303 |
+/// | `file-format`, all | 1018 | 0 | 14 |
+/// | `mimetype-detector`, all | 952 | 74 | 6 |
+///
+/// Office documents are zips as well, and are taken as such. The gate refused 9 GIFs and a JPEG with
+/// bytes behind their end, 8 tar archives from before POSIX, 8 texts that are not UTF-8 or hold a
+/// page's code, and a JSON file that does. `infer` is asked for one type at a time, in nanoseconds;
+/// the others answer for all types at once, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signatures;
 

@@ -82,8 +82,8 @@ impl fmt::Debug for TypeTest {
 /// | `mimetype-detector`, all | 952 | 74 | 6 |
 ///
 /// Office documents are zips as well, and are taken as such. The gate refused 9 GIFs and a JPEG with
-/// bytes behind their end, 8 tar archives from before POSIX, 8 texts that are not UTF-8 or hold a
-/// page's code, and a JSON file that does. `infer` is asked for one type at a time, in nanoseconds;
+/// bytes behind their end, 8 tar archives without the mark of POSIX, 8 texts that are not UTF-8 or
+/// hold a page's code, and a JSON file that does. `infer` is asked for one type at a time, in nanoseconds;
 /// the others answer for all types at once, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signatures;

@@ -67,6 +67,24 @@ impl fmt::Debug for TypeTest {
 
 /// The default detector: signatures at the start of a file, from the `infer` crate, and UTF-8 for
 /// text.
+///
+/// Measured on 1032 files of 33 types, at most 150 of each: from Debian's packages and those of
+/// Python and Node, by LibreOffice and by ffmpeg (`upload types` in `benches/peers`).
+///
+/// | | right | wrong | unknown |
+/// |---|---|---|---|
+/// | the gate, asked for the declared type | 1005 taken | 0 taken as another type | 27 refused |
+/// | `infer` 0.22, where it is used: 722 pictures, archives, PDFs, films, sounds | 714 | 0 | 8 |
+/// | `file-format` 0.29, the same | 714 | 0 | 8 |
+/// | `mimetype-detector` 0.3, the same | 722 | 0 | 0 |
+/// | `infer`, all | 722 | 7 | 303 |
+/// | `file-format`, all | 1018 | 0 | 14 |
+/// | `mimetype-detector`, all | 952 | 74 | 6 |
+///
+/// Office documents are zips as well, and are taken as such. The gate refused 9 GIFs and a JPEG with
+/// bytes behind their end, 8 tar archives without the mark of POSIX, 8 texts that are not UTF-8 or
+/// hold a page's code, and a JSON file that does. `infer` is asked for one type at a time, in nanoseconds;
+/// the others answer for all types at once, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signatures;
 
@@ -175,38 +193,49 @@ fn is_open_document(head: &[u8], media_type: &str) -> bool {
         })
 }
 
-/// UTF-8 without control characters.
-fn plain_text(head: &[u8]) -> Option<&str> {
-    let valid = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // The window may have cut a character.
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
-        }
-        Err(_) => return None,
-    };
-    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
-    valid.chars().all(plain).then_some(valid)
-}
-
 fn is_svg(head: &[u8]) -> bool {
-    plain_text(head).is_some_and(svg::is_svg)
+    utf8(head).is_some_and(svg::is_svg)
 }
 
-/// Text in which nothing is that a browser takes for a page.
+/// The characters of a head that may end amid one.
+fn utf8(head: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(head) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    }
+}
+
+/// Text in which nothing is that a browser takes for a page. The rest of it is looked at as the
+/// file's structure is.
 fn is_text(head: &[u8]) -> bool {
-    let Some(valid) = plain_text(head) else {
-        return false;
-    };
-    let start = valid.trim_start_matches('\u{feff}').trim_start().as_bytes();
+    let start = text_start(head);
     let page = matches!(start, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
-    let program = start.starts_with(b"#!");
-    !page && !program
+    if page || start.starts_with(b"#!") {
+        return false;
+    }
+    let first = &head[..head.len().min(TEXT_WINDOW)];
+    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
+    utf8(first).is_some_and(|text| text.chars().all(plain))
+}
+
+/// What stands behind a byte order mark and white space.
+fn text_start(head: &[u8]) -> &[u8] {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c');
+    // Whole blocks first, for all of whose bytes one question is asked.
+    let blank = |block: &&[u8]| block.iter().fold(true, |all, byte| all & space(byte));
+    let blocks = head.chunks_exact(BLOCK).take_while(blank).count();
+    let rest = &head[blocks * BLOCK..];
+    let first = rest.iter().position(|byte| !space(byte));
+    &rest[first.unwrap_or(rest.len())..]
 }
 
 /// Text that begins as a value of JSON does.
 fn is_json(head: &[u8]) -> bool {
-    let start = head.trim_ascii_start().first();
+    let start = text_start(head).first();
     let begins = |byte: &u8| {
         matches!(
             byte,
@@ -244,6 +273,9 @@ fn is_tar(head: &[u8]) -> bool {
     archive::is_tar(head) && !others.iter().any(|other| head.starts_with(other))
 }
 
+/// How much of a head is asked to be text.
+const TEXT_WINDOW: usize = 512;
+const BLOCK: usize = 32;
 const ODT: &str = "application/vnd.oasis.opendocument.text";
 const ODS: &str = "application/vnd.oasis.opendocument.spreadsheet";
 const ODP: &str = "application/vnd.oasis.opendocument.presentation";

@@ -363,7 +363,7 @@ fn multipart(runtime: &tokio::runtime::Runtime, layer: &UploadLayer) {
                 .service(DefaultBodyLimit::disable().layer(service_fn(extracted))),
         );
         let mut ask_bare = |request| {
-            drop(runtime.block_on(bare.ready()).unwrap());
+            let _ = runtime.block_on(bare.ready()).unwrap();
             assert_eq!(runtime.block_on(bare.call(request)).unwrap().status(), 200);
         };
         let mut ask_gate = |request| {

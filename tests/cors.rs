@@ -90,6 +90,8 @@ async fn another_origin_is_named_nowhere_and_still_varies() {
         "https://evil.example",
         "https://a.b.preview.example.com",
         "http://app.example.com",
+        "https://APP.example.com",
+        "https://app.example.com:443",
         "null",
         "*",
     ] {
@@ -136,12 +138,47 @@ async fn a_strange_preflight_is_an_event() {
     });
     answer(&policy(), &context, preflight(ALLOWED)).await;
     answer(&policy(), &context, from("https://evil.example")).await;
+    // Neither is a preflight: a call with the field of one, and an `OPTIONS` without it.
+    let mut call = preflight("https://evil.example");
+    *call.method_mut() = http::Method::POST;
+    answer(&policy(), &context, call).await;
+    let mut options = preflight("https://evil.example");
+    options
+        .headers_mut()
+        .remove("access-control-request-method");
+    answer(&policy(), &context, options).await;
     assert!(events.lock().unwrap().is_empty());
+
     answer(&policy(), &context, preflight("https://evil.example")).await;
-    assert_eq!(
-        *events.lock().unwrap(),
-        [(EventKind::MaliciousCors, Some("192.0.2.1".to_owned()))]
-    );
+    let event = (EventKind::MaliciousCors, Some("192.0.2.1".to_owned()));
+    assert_eq!(*events.lock().unwrap(), std::slice::from_ref(&event));
+    // Inside a stack it names the client too.
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let context = Context::new().with_events(move |event: &SecurityEvent| {
+        let client = event.client().map(|ip| ip.to_string());
+        seen.lock().unwrap().push((event.kind(), client));
+    });
+    let stack = portcullis::stack::SecurityStack::new(context).with_cors(policy());
+    let service =
+        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let asked = preflight("https://evil.example");
+    stack.around(service).oneshot(asked).await.unwrap();
+    assert_eq!(*events.lock().unwrap(), [event]);
+}
+
+#[tokio::test]
+async fn cookies_are_allowed_only_where_the_policy_says_so() {
+    for credentials in [false, true] {
+        let policy = policy().credentials(credentials);
+        for request in [from(ALLOWED), preflight(ALLOWED)] {
+            let response = answer(&policy, &Context::new(), request).await;
+            let headers = response.headers();
+            assert_eq!(headers["access-control-allow-origin"], ALLOWED);
+            let allowed = headers.contains_key("access-control-allow-credentials");
+            assert_eq!(allowed, credentials);
+        }
+    }
 }
 
 /// Inside a stack the answers are those of the layer that the policy makes: every combination of

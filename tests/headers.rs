@@ -20,7 +20,7 @@ use portcullis::{
     Client, Context,
     event::{EventKind, SecurityEvent},
     headers::{
-        Csp, CspNonce, CspReports, Directive, FrameOptions, HeadersOverride, Profile,
+        Csp, CspNonce, CspReports, Directive, FrameOptions, HeadersOverride, Hsts, Profile,
         ReferrerPolicy, SecurityHeaders, SecurityHeadersLayer, Source,
     },
 };
@@ -438,6 +438,8 @@ async fn a_nonce_is_only_in_the_policies_of_pages() {
     })
     .await;
     assert!(!csp(&response).contains("nonce"));
+    // It has nothing that a cache must not keep.
+    assert!(!response.headers().contains_key(CACHE_CONTROL));
 }
 
 #[tokio::test]
@@ -445,6 +447,21 @@ async fn a_policy_without_nonces_gives_none() {
     for headers in [SecurityHeaders::api(), SecurityHeaders::helmet()] {
         answer(headers, secure(), |request| {
             assert!(request.extensions().get::<CspNonce>().is_none());
+            of_type("text/html")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_is_given_whichever_profile_has_one() {
+    let nonced = || Profile::empty().csp(Csp::html());
+    for headers in [
+        SecurityHeaders::by_content_type(nonced(), Profile::api()),
+        SecurityHeaders::by_content_type(Profile::helmet(), nonced()),
+    ] {
+        answer(headers, secure(), |request| {
+            assert!(request.extensions().get::<CspNonce>().is_some());
             of_type("text/html")
         })
         .await;
@@ -614,6 +631,14 @@ async fn errors_and_answers_to_credentials_are_not_stored() {
         let said = response.headers().contains_key(CACHE_CONTROL);
         assert_eq!(!said, stored, "{status}");
     }
+    // What a profile says nothing of is not said: helmet's.
+    let response = answer(SecurityHeaders::helmet(), secure(), |_| {
+        let mut response = of_type("text/plain");
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+    })
+    .await;
+    assert!(!response.headers().contains_key(CACHE_CONTROL));
     let headers = SecurityHeaders::new().no_store_when(|head| head.uri.path().starts_with("/api"));
     let request = Request::get("/api/me").body(()).unwrap();
     let plain = |_: &Request<()>| of_type("text/plain");
@@ -663,6 +688,30 @@ async fn an_inner_layers_choice_is_never_undone() {
     }
 }
 
+/// Who stands between two layers, as a template engine does, reads the nonce that the answer has.
+#[tokio::test]
+async fn nested_layers_share_one_nonce() {
+    let layer = || SecurityHeadersLayer::new(SecurityHeaders::html());
+    let between = Arc::new(Mutex::new(String::new()));
+    let seen = Arc::clone(&between);
+    let response = ServiceBuilder::new()
+        .layer(layer())
+        .map_request(move |request: Request<()>| {
+            let nonce = request.extensions().get::<CspNonce>().unwrap();
+            nonce.as_str().clone_into(&mut seen.lock().unwrap());
+            request
+        })
+        .layer(layer())
+        .service(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(of_type("text/html"))
+        }))
+        .oneshot(secure())
+        .await
+        .unwrap();
+    let nonce = format!("'nonce-{}'", between.lock().unwrap());
+    assert!(csp(&response).contains(&nonce), "{nonce}");
+}
+
 #[tokio::test]
 async fn an_answer_that_never_reached_the_inner_layer_gets_the_outer_headers() {
     let inner = SecurityHeadersLayer::new(SecurityHeaders::pinned(Profile::empty()))
@@ -695,6 +744,32 @@ async fn a_304_does_not_put_another_policy_on_a_cached_page() {
     assert!(!headers.contains_key(REFERRER_POLICY));
     assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert!(headers.contains_key(STRICT_TRANSPORT_SECURITY));
+
+    // Nor one that has no nonce, nor what the two profiles say differently.
+    let differ = SecurityHeaders::by_content_type(
+        Profile::html().hsts(Hsts::days(1)),
+        Profile::api().hsts(Hsts::days(2)),
+    );
+    let response = answer(differ, secure(), |_| {
+        let response = Response::builder().status(304);
+        response.body(Body::default()).unwrap()
+    })
+    .await;
+    assert!(!response.headers().contains_key(CONTENT_SECURITY_POLICY));
+    assert!(!response.headers().contains_key(STRICT_TRANSPORT_SECURITY));
+
+    // One of them alone would replace what the handler says.
+    let differ = SecurityHeaders::by_content_type(
+        Profile::html().overriding(X_FRAME_OPTIONS),
+        Profile::api(),
+    );
+    let response = answer(differ, secure(), |_| {
+        let response = Response::builder().status(304);
+        let response = response.header(X_FRAME_OPTIONS, "SAMEORIGIN");
+        response.body(Body::default()).unwrap()
+    })
+    .await;
+    assert_eq!(response.headers()[X_FRAME_OPTIONS], "SAMEORIGIN");
 
     // Its kind is known when the profile is pinned, but the nonce is that of another answer.
     let response = answer(SecurityHeaders::html(), secure(), not_modified).await;

@@ -73,6 +73,8 @@ async fn plain_http_goes_to_the_public_origin_and_nowhere_else() {
             "https://example.com/a",
         ),
         ("GET", "http://example.com/a", &[], "https://example.com/a"),
+        // Put behind the origin as it stands, it would name another host.
+        ("GET", "*", &[HOST], "https://example.com/"),
         (
             "GET",
             "/%0d%0aset-cookie:x",
@@ -199,6 +201,18 @@ async fn exemptions() {
         outcome(any, request(false, "POST", "/", by_address)).await,
         Ok(())
     );
+}
+
+#[tokio::test]
+async fn only_if_leaves_other_requests_alone() {
+    let service =
+        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::from("ran"))));
+    let layer = HttpsLayer::new(policy()).only_if(|head| head.uri.path() != "/other");
+    for (uri, status) in [("/other", 200), ("/", 421)] {
+        let request = request(false, "GET", uri, &[("host", "evil.example")]);
+        let response = layer.layer(service).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{uri}");
+    }
 }
 
 #[tokio::test]

@@ -342,6 +342,8 @@ mod tests {
             .without(Directive::UpgradeInsecureRequests)
             .build()
             .unwrap();
-        assert!(Profile::html().csp_report_only(csp).is_ok());
+        assert!(Profile::html().csp_report_only(csp.clone()).is_ok());
+        let csp = csp.edit().sandbox([]).build().unwrap();
+        assert!(Profile::html().csp_report_only(csp).is_err());
     }
 }

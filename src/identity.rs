@@ -319,7 +319,11 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Identity {
         parts: &mut http::request::Parts,
         _: &S,
     ) -> Result<Self, Self::Rejection> {
-        parts.extensions.get().cloned().ok_or_else(nobody)
+        parts
+            .extensions
+            .get()
+            .cloned()
+            .ok_or_else(|| nobody(crate::challenge::BEARER))
     }
 }
 
@@ -336,13 +340,11 @@ impl<S: Sync> axum::extract::OptionalFromRequestParts<S> for Identity {
 }
 
 /// The refusal of a request that nobody vouches for.
-pub(crate) fn nobody() -> crate::rejection::Rejection {
+pub(crate) fn nobody(challenge: http::HeaderValue) -> crate::rejection::Rejection {
     use crate::rejection::{Rejection, RejectionKind};
 
-    Rejection::new(RejectionKind::Unauthenticated, "identity", "missing").with_header(
-        http::header::WWW_AUTHENTICATE,
-        http::HeaderValue::from_static("Bearer"),
-    )
+    Rejection::new(RejectionKind::Unauthenticated, "identity", "missing")
+        .with_header(http::header::WWW_AUTHENTICATE, challenge)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub mod audit;
 pub mod authorize;
 pub mod body;
 pub mod body_limit;
+mod challenge;
 pub mod client;
 mod context;
 mod cookie;

@@ -144,3 +144,37 @@ fn what_is_no_scope_is_refused_at_setup() {
     assert!(RequireRoleLayer::any::<&str>([]).is_err());
     assert!(RequireRoleLayer::new("").is_err());
 }
+
+/// RFC 6750 section 3 and RFC 9728 section 5.1: every challenge names them, 401 and 403.
+#[tokio::test]
+async fn challenges_name_the_realm_and_the_metadata() {
+    const METADATA: &str = "https://api.example/.well-known/oauth-protected-resource";
+    let scoped = RequireScopeLayer::new("model")
+        .and_then(|layer| layer.with_realm("api"))
+        .and_then(|layer| layer.with_resource_metadata(METADATA))
+        .unwrap();
+    let names = format!("Bearer realm=\"api\", resource_metadata=\"{METADATA}\"");
+    let response = call(&scoped, None).await;
+    assert_eq!(
+        (response.status().as_u16(), challenge(&response)),
+        (401, &*names)
+    );
+    let response = call(&scoped, Some(caller())).await;
+    let insufficient = format!("{names}, error=\"insufficient_scope\", scope=\"model\"");
+    assert_eq!(
+        (response.status().as_u16(), challenge(&response)),
+        (403, &*insufficient)
+    );
+    let fresh = RequireFreshLoginLayer::new(Duration::from_secs(60))
+        .with_realm("api")
+        .unwrap();
+    let response = call(&fresh, Some(caller())).await;
+    assert_eq!(
+        challenge(&response),
+        "Bearer realm=\"api\", error=\"insufficient_user_authentication\", max_age=\"60\""
+    );
+    let role = RequireRoleLayer::new("admin").unwrap();
+    assert!(role.clone().with_realm("a\"b").is_err());
+    assert!(role.clone().with_realm("").is_err());
+    assert!(role.with_resource_metadata("http://api.example").is_err());
+}

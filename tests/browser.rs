@@ -19,15 +19,27 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
+    process::Command,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use support::{
     chromium::{Chromium, Tab},
     server::Server,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
 };
 
 /// A stranger's page at another port: it has no policy of its own and does what a script tells it.
@@ -161,6 +173,150 @@ fn a_violation_of_the_pages_policy_is_an_event() {
     );
     browser.run(&tab, &format!("{loads}; true"));
     wait_for_log(&server, &["csp_violation", "img-src"]);
+}
+
+/// Over HTTPS the policy's `report-to` counts, not its `report-uri`.
+#[test]
+fn a_violation_over_https_is_an_event_by_way_of_the_reporting_api() {
+    let tls = Tls::new();
+    let Some(mut browser) = Chromium::start_trusting(&tls.spki) else {
+        return;
+    };
+    let (origin, server, reports) = tls.serve();
+    let tab = browser.tab();
+    browser.open(&tab, &format!("{origin}/"));
+    let ready = browser.run(&tab, "document.documentElement.dataset.ready");
+    assert_eq!(ready, "true");
+    let loads = format!(
+        "document.body.append(Object.assign(new Image(), {{src: 'https://{}/x.png'}}))",
+        stranger()
+    );
+    browser.run(&tab, &format!("{loads}; true"));
+    wait_for_log(&server, &["csp_violation", "img-src"]);
+    let media_types = reports.lock().unwrap();
+    assert!(!media_types.is_empty());
+    assert!(
+        media_types
+            .iter()
+            .all(|one| one == "application/reports+json"),
+        "{media_types:?}"
+    );
+}
+
+/// A proxy that ends TLS in front of the example server.
+struct Tls {
+    acceptor: TlsAcceptor,
+    /// The digest of the certificate's key, for a browser to trust.
+    spki: String,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let openssl = |args: &[&str]| {
+            let mut openssl = Command::new("openssl");
+            let output = openssl.args(args).current_dir(dir.path()).output();
+            let output = output.expect("openssl is there");
+            assert!(output.status.success(), "{output:?}");
+            output.stdout
+        };
+        openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ]);
+        let public = ["pkey", "-in", "key.pem", "-pubout", "-outform", "der"];
+        let spki = STANDARD.encode(Sha256::digest(openssl(&public)));
+        let cert = CertificateDer::from_pem_file(file("cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(file("key.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert], key)
+            .unwrap();
+        Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            spki,
+        }
+    }
+
+    /// The public origin, the server behind it, and the media types of the reports that came.
+    fn serve(self) -> (String, Server, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = format!("https://{}", listener.local_addr().unwrap());
+        let server = Server::start(&[
+            ("PUBLIC_ORIGIN", origin.as_str()),
+            ("TRUSTED_PROXIES", "127.0.0.0/8"),
+        ]);
+        let (behind, reports) = (server.addr, Arc::default());
+        let seen = Arc::clone(&reports);
+        thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(relay(listener, self.acceptor, behind, seen));
+        });
+        (origin, server, reports)
+    }
+}
+
+async fn hand_on(
+    request: http::Request<Incoming>,
+    behind: SocketAddr,
+) -> Result<http::Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = tokio::net::TcpStream::connect(behind).await?;
+    let (mut send, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(send.send_request(request).await?)
+}
+
+/// Hands on what comes over TLS, with word of it, until the test ends.
+async fn relay(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    behind: SocketAddr,
+    reports: Arc<Mutex<Vec<String>>>,
+) {
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, reports) = (acceptor.clone(), Arc::clone(&reports));
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let service = service_fn(move |mut request: http::Request<Incoming>| {
+                if request.uri().path() == "/csp-reports" {
+                    let media_type = &request.headers()["content-type"];
+                    let media_type = media_type.to_str().unwrap().to_owned();
+                    reports.lock().unwrap().push(media_type);
+                }
+                let proto = http::HeaderValue::from_static("https");
+                request.headers_mut().insert("x-forwarded-proto", proto);
+                hand_on(request, behind)
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
 }
 
 #[test]

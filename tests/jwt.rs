@@ -4,7 +4,11 @@
 
 mod jwt_support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -12,10 +16,11 @@ use http_body_util::Full;
 use portcullis::{
     DenyList, Identity, IdentityKind, Rejection,
     authorize::RequireScopeLayer,
+    event::{EventKind, SecurityEvent},
     jwt::{
         AccessToken, Algorithm, CacheLimits, Claims, Expect, Failure, IssueError, Issuer,
-        JwksEndpoint, JwtLayer, KeySet, Mode, SigningKey, TokenSource, TokenTypes, Verifier,
-        VerifyError, VerifyingKey,
+        JwksEndpoint, JwtLayer, KeySet, Mode, RefreshPolicy, RemoteKeys, SigningKey, TokenSource,
+        TokenTypes, Verifier, VerifyError, VerifyingKey,
     },
     secret::{Secret, Secrets},
     time::{Clock as _, ManualClock, UnixMillis},
@@ -312,6 +317,63 @@ async fn the_deny_list_is_asked_for_every_request() {
     // The next token, made in the same second, says that it came later.
     let fourth = token("u", "s4");
     assert_eq!(status(fourth.as_str()).await, 200);
+    // One that does not say when it was made is older than any denial.
+    let mut undated = jwt_support::claims(setup.now());
+    undated["sub"] = json!("u");
+    undated.as_object_mut().unwrap().remove("iat");
+    let undated = hs256(&undated, &setup.secret);
+    assert_eq!(status(&undated).await, 401);
+}
+
+/// What the operator is told: each refusal by its event, a recorded failure too; and what a source
+/// of keys that is not there yet is answered with.
+#[tokio::test]
+async fn events_and_statuses_are_those_of_the_reason() {
+    let setup = Setup::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = told.clone();
+    let context = setup.context.clone();
+    let context = context.with_events(move |event: &SecurityEvent| {
+        sink.lock().unwrap().push((event.kind(), event.reason()));
+    });
+    let layer = setup.layer().with_context(context.clone());
+    let good = setup
+        .issuer
+        .issue(&AccessToken::new("u").with_session("s"), setup.now())
+        .unwrap();
+    let recorded = layer.clone().with_mode(Mode::Recorded).with_token_removed();
+    let response = recorded
+        .layer(service_fn(|request: Request<Body>| async move {
+            let is_there = request.headers().contains_key("authorization");
+            assert!(!is_there, "a token that does not hold is taken out too");
+            Ok::<_, Infallible>(Response::new(Body::default()))
+        }))
+        .oneshot(with_token("a.b.c"))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    let deny_list = DenyList::since_start(&setup.context, Duration::from_secs(900));
+    deny_list.deny_session("s");
+    let denying = layer.clone().with_deny_list(deny_list);
+    assert_eq!(
+        call(&denying, with_token(good.as_str())).await.status(),
+        401
+    );
+
+    let remote = RemoteKeys::new(RefreshPolicy::new(), context.clone()).unwrap();
+    let verifier = Verifier::new(remote.key_set(), ISSUER, AUDIENCE).unwrap();
+    let waiting = JwtLayer::new(verifier).with_context(context);
+    let response = call(&waiting, with_token(good.as_str())).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(!response.headers().contains_key("www-authenticate"));
+    let told = told.lock().unwrap();
+    let expected = [
+        (EventKind::AuthzFail, Some("malformed")),
+        (EventKind::SessionUseAfterExpire, Some("revoked")),
+        (EventKind::StoreUnavailable, Some("keys_unavailable")),
+    ];
+    assert_eq!(*told, expected);
 }
 
 #[tokio::test]

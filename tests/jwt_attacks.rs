@@ -25,6 +25,26 @@ use self::jwt_support::{
     AUDIENCE, ISSUER, Setup, every_algorithm, hs256, mint, mint_raw, pair, pem, signing_key,
 };
 
+const ED25519_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBLjCB4aADAgECAhRbWeo2hDkUADG6RhiBB08UoKvSbDAFBgMrZXAwDDEKMAgG
+A1UEAwwBYTAgFw0yNjExMjQxMzA0MjlaGA8yMTI2MTAzMTEzMDQyOVowDDEKMAgG
+A1UEAwwBYTAqMAUGAytlcAMhANXrlfVRfYuKD9a4M/JFVcOay/rmcXibvqT6iVGt
+HzjZo1MwUTAdBgNVHQ4EFgQUmwBJscFG/GYbP0B75rnBTjzKBMowHwYDVR0jBBgw
+FoAUmwBJscFG/GYbP0B75rnBTjzKBMowDwYDVR0TAQH/BAUwAwEB/zAFBgMrZXAD
+QQBTUfD8WqgYQaPcEABOl+kOTpXgfmtMkAZuoTF4K43Nv0kMIKD1r4G2RrBHOj52
+MP6hUvDHZcwpqkguEcqvQEMC
+-----END CERTIFICATE-----";
+const P256_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBcDCCARWgAwIBAgIUVVmFkuHX71iV48MlewSc4jIwOM0wCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBYTAgFw0yNjExMjQxMzA0MzJaGA8yMTI2MTAzMTEzMDQzMlow
+DDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABESTYHlsYBS9
+AihM8uLacV2F1pIGvgbL67/DKbn7PSligNYNw1Ay99W40OmCmWGeYDOqcRVQ+fIn
+hUaWI5R5iAejUzBRMB0GA1UdDgQWBBQ7HRAsQt3YP+u5iyXLR9Aw/yg5BjAfBgNV
+HSMEGDAWgBQ7HRAsQt3YP+u5iyXLR9Aw/yg5BjAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0kAMEYCIQCR8aQ7w1N3i+owVHwlb+J0trmz/HIr2TaT9BrfYP6D
+zAIhAMObhfqj0pQTgv4j6sx3Wv7OPY2cY/d/jdf4XGSflbu9
+-----END CERTIFICATE-----";
+
 fn now() -> UnixMillis {
     ManualClock::new().wall()
 }
@@ -39,8 +59,10 @@ fn every_algorithm_signs_and_verifies_its_own_tokens_alone() {
     for (index, (issuer, _)) in pairs.iter().enumerate() {
         let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
         for (other, (_, verifier)) in pairs.iter().enumerate() {
-            let verified = verifier.verify(token.as_str(), now()).is_ok();
-            assert_eq!(verified, index == other, "{index} {other}");
+            let verified = verifier.verify(token.as_str(), now()).ok();
+            let algorithm = verified.map(|verified| verified.algorithm());
+            let own = (index == other).then(|| Algorithm::ALL[index]);
+            assert_eq!(algorithm, own, "{index} {other}");
         }
     }
 }
@@ -258,11 +280,16 @@ fn p08_keys_are_chosen_by_id_and_algorithm() {
     let verifier = Verifier::new(set, ISSUER, AUDIENCE).unwrap();
     let token = other.issue(&AccessToken::new("u"), now()).unwrap();
     assert_eq!(refusal(&verifier, token.as_str()), VerifyError::UnknownKey);
-    let two = [
-        keys[0].clone().with_id("x"),
-        other.verifying_key().with_id("x"),
-    ];
-    assert!(KeySet::new(two).is_err());
+    let two = [&ec, &other].map(|issuer| issuer.verifying_key());
+    assert!(KeySet::new(two.clone().map(|key| key.with_id("x"))).is_err());
+    // Keys without an id clash with none, and each is tried.
+    let nameless = KeySet::new(two.map(VerifyingKey::without_id)).unwrap();
+    assert_eq!(nameless.len(), 2);
+    let verifier = Verifier::new(nameless, ISSUER, AUDIENCE).unwrap();
+    for issuer in [&ec, &other] {
+        let token = issuer.issue(&AccessToken::new("u"), now()).unwrap();
+        assert!(verifier.verify(token.as_str(), now()).is_ok());
+    }
 }
 
 /// P9, P10, P11: what is wrong with a key is found when it is loaded.
@@ -298,6 +325,30 @@ fn p09_p10_p11_bad_keys_do_not_load() {
             assert!(VerifyingKey::from_pem(algorithm, text.as_bytes()).is_err());
         }
     }
+    // A certificate holds a key of its algorithm, and says more than that.
+    for (algorithm, certificate) in [
+        (Algorithm::EdDSA, ED25519_CERTIFICATE),
+        (Algorithm::ES256, P256_CERTIFICATE),
+    ] {
+        assert!(VerifyingKey::from_pem(algorithm, certificate.as_bytes()).is_err());
+    }
+    // A point has one form: compressed and hybrid ones are not read.
+    let point = |form: u8| {
+        let x = URL_SAFE_NO_PAD
+            .decode("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU")
+            .unwrap();
+        let y = URL_SAFE_NO_PAD
+            .decode("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0")
+            .unwrap();
+        let head = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+            0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        ];
+        let der = [&head[..], &[form], &x, &y].concat();
+        VerifyingKey::from_pem(Algorithm::ES256, pem("PUBLIC KEY", &der).as_bytes())
+    };
+    assert!(point(4).is_ok());
+    assert!(point(6).is_err() && point(7).is_err());
 }
 
 /// P12, RFC 7518 section 3.2, RFC 8725 section 2.1.
@@ -310,12 +361,27 @@ fn p12_weak_and_public_secrets_are_refused() {
     assert!(VerifyingKey::secret(Algorithm::RS256, &secret).is_err());
     for public in [
         "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBH",
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKXw9qYAYKxCrfVS7TyWQHOg7hcvPap",
         "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}",
     ] {
         let secret = Secret::new(public).unwrap();
         assert!(VerifyingKey::secret(Algorithm::HS256, &secret).is_err());
     }
+}
+
+/// P12: the id of a secret is no digest that one who guesses the secret could compare.
+#[test]
+fn p12_the_id_of_a_secret_is_no_plain_digest_of_it() {
+    use aws_lc_rs::digest::{SHA256, digest};
+
+    let secret = Secret::generate();
+    let key = VerifyingKey::secret(Algorithm::HS256, &secret).unwrap();
+    let plain = digest(&SHA256, secret.expose());
+    assert_ne!(
+        key.id().unwrap(),
+        URL_SAFE_NO_PAD.encode(&plain.as_ref()[..8])
+    );
 }
 
 /// P13, P14, P15, RFC 7515 section 4.1.11, RFC 8725 section 3.10 and 3.11.
@@ -406,6 +472,23 @@ fn p17_a_member_twice_is_refused() {
             refusal(&setup.verifier, &token),
             VerifyError::DuplicateMember
         );
+    }
+}
+
+/// P18: what is finer than a millisecond is rounded so that a token lives no longer.
+#[test]
+fn p18_fractions_of_a_millisecond_lengthen_no_life() {
+    let setup = Setup::new();
+    let at = UnixMillis::from_secs(now().as_secs());
+    let seconds = at.as_secs() as f64;
+    for (name, value, error) in [
+        ("exp", seconds + 0.000_4, VerifyError::Expired),
+        ("nbf", seconds + 5.000_4, VerifyError::NotYetValid),
+    ] {
+        let mut claims = jwt_support::claims(at);
+        claims[name] = json!(value);
+        let refused = setup.verifier.verify(&hs256(&claims, &setup.secret), at);
+        assert_eq!(refused.map(|_| ()), Err(error), "{name}");
     }
 }
 

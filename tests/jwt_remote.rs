@@ -244,6 +244,26 @@ async fn an_absent_key_is_not_looked_for_again() {
     assert_eq!((refusals, source.asked()), (600, 2));
 }
 
+/// A secret that everybody can fetch is none, whatever the application allows.
+#[tokio::test(start_paused = true)]
+async fn secrets_are_never_fetched() {
+    let context = Context::new().with_clock(TokioClock(tokio::time::Instant::now()));
+    let remote = RemoteKeys::new(RefreshPolicy::new(), context.clone())
+        .unwrap()
+        .with_algorithms([Algorithm::HS256, Algorithm::EdDSA]);
+    let keys = remote.key_set();
+    let k =
+        "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+    let source = Source::default();
+    source.says(format!(
+        "{{\"keys\":[{{\"kty\":\"oct\",\"alg\":\"HS256\",\"k\":\"{k}\"}}]}}"
+    ));
+    let fetch = source.clone();
+    tokio::spawn(remote.run(move || fetch.clone().fetch()));
+    pass(4).await;
+    assert!(source.asked() > 1 && keys.is_empty());
+}
+
 /// `Cache-Control: max-age` decides how long a set is kept, within a minute and an hour.
 #[tokio::test(start_paused = true)]
 async fn cache_control_is_honoured() {
@@ -360,8 +380,9 @@ async fn a_real_server_may_rotate_lie_and_die() {
     for lie in [
         Some("<html>".to_owned()),
         Some(format!(
-            "{{\"keys\":[],\"x\":\"{}\"}}",
-            "x".repeat(300 * 1_024)
+            "{} {}",
+            JwksEndpoint::new(issuer()).json(),
+            " ".repeat(300 * 1_024)
         )),
         None,
     ] {

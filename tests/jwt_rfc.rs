@@ -457,6 +457,14 @@ fn rfc7517_4_5_and_5_keys_are_judged_alone_and_ids_are_shared() {
         let token = issuer.issue(&AccessToken::new("u"), now).unwrap();
         assert_eq!(verifier.verify(token.as_str(), now).is_ok(), holds);
     }
+    // A key without an id serves every id that is no other key's.
+    let mut nameless = jwk(&ec);
+    nameless.as_object_mut().unwrap().remove("kid");
+    let set = json!({"keys": [nameless]}).to_string();
+    let (keys, _) = KeySet::from_jwks(set.as_bytes(), Algorithm::ALL).unwrap();
+    let verifier = Verifier::new(keys, ISSUER, AUDIENCE).unwrap();
+    let token = ec.issue(&AccessToken::new("u"), now).unwrap();
+    assert!(verifier.verify(token.as_str(), now).is_ok());
     let set = json!({"keys": [jwk(&ec)]}).to_string();
     assert_eq!(
         Jwks::parse(set.as_bytes(), &[Algorithm::EdDSA])

@@ -282,6 +282,18 @@ async fn sessions_slide_up_to_their_absolute_end() {
     ));
 }
 
+/// One row for each token would be 672.
+#[tokio::test]
+async fn a_week_of_a_session_is_one_row() {
+    let fixture = Fixture::new();
+    let mut current = fixture.login().await;
+    for _ in 0..7 * 24 * 4 {
+        fixture.clock.advance(Duration::from_secs(900));
+        current = refresh(&fixture.tokens, &current).await.unwrap();
+    }
+    assert_eq!(fixture.store.store.len(), 1);
+}
+
 #[tokio::test]
 async fn a_login_that_raced_the_end_of_all_sessions_is_never_one() {
     let fixture = Fixture::new();
@@ -715,6 +727,22 @@ mod sqlite {
         }
         assert!(granted.iter().all(|grant| grant.token == granted[0].token));
         assert_eq!(granted.iter().filter(|grant| !grant.replayed).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_week_of_a_session_is_one_row() {
+        let clock = ManualClock::new();
+        let context = Context::new().with_clock(clock.clone());
+        let store = SqliteStore::in_memory().await.unwrap();
+        let tokens = RefreshTokens::new(store.clone(), Secret::generate()).with_context(context);
+        let login = tokens.begin("user-1").await.unwrap();
+        let mut current = tokens.start(login, Device::new()).await.unwrap();
+        for _ in 0..7 * 24 * 4 {
+            clock.advance(Duration::from_secs(900));
+            current = refresh(&tokens, &current).await.unwrap();
+        }
+        let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM portcullis_sessions");
+        assert_eq!(rows.fetch_one(store.pool()).await.unwrap(), 1);
     }
 
     #[tokio::test]

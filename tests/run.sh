@@ -56,9 +56,9 @@ install_missing() {
     command -v cc >/dev/null || packages+=(build-essential)
     command -v chromium >/dev/null || packages+=(chromium)
     command -v clamd >/dev/null || packages+=(clamav-daemon)
-    command -v promtool >/dev/null || packages+=(prometheus)
     command -v redis-server >/dev/null || packages+=(redis-server)
     [[ -n $(postgres_folder) ]] || packages+=(postgresql)
+    command -v promtool >/dev/null || packages+=(prometheus)
     if ((${#packages[@]})); then
         as_root apt-get update -qq
         # At run level 1 a package's scripts start no server.
@@ -69,12 +69,12 @@ install_missing() {
     PORTCULLIS_TEST_CHROMIUM=$(command -v chromium)
     export PORTCULLIS_TEST_CLAMD
     PORTCULLIS_TEST_CLAMD=$(command -v clamd)
-    export PORTCULLIS_TEST_PROMTOOL
-    PORTCULLIS_TEST_PROMTOOL=$(command -v promtool)
     export PORTCULLIS_TEST_REDIS
     PORTCULLIS_TEST_REDIS=$(command -v redis-server)
     export PORTCULLIS_TEST_POSTGRES
     PORTCULLIS_TEST_POSTGRES=$(postgres_folder)
+    export PORTCULLIS_TEST_PROMTOOL
+    PORTCULLIS_TEST_PROMTOOL=$(command -v promtool)
     export PORTCULLIS_TEST_MOTO=
     if install_moto; then
         PORTCULLIS_TEST_MOTO=$PWD/target/moto/bin/moto_server

@@ -52,10 +52,12 @@ fn stack(policy: Policy) -> (SecurityStack, String) {
     let token = issuer.issue(&token, clock.wall()).unwrap().into_string();
     let keys = KeySet::from_secrets(Algorithm::HS256, &secret.into()).unwrap();
     let verifier = Verifier::new(keys, "iss", "aud").unwrap();
+    let jwt = JwtLayer::new(verifier).with_context(context.clone());
+    let jwt = jwt.with_realm("api").unwrap().with_scope_hint("read write");
     let stack = SecurityStack::new(context.clone())
         .with_headers(SecurityHeaders::new())
-        .with_limits(RateLimitLayer::new([policy]).with_context(context.clone()))
-        .with_jwt(JwtLayer::new(verifier).with_context(context));
+        .with_limits(RateLimitLayer::new([policy]).with_context(context))
+        .with_jwt(jwt.unwrap());
     (stack, token)
 }
 
@@ -108,6 +110,11 @@ async fn gates_refuse_in_the_written_order() {
     let scoped = stack.route(Guard::new().scope("write")).unwrap();
     let answer = call(&stack, scoped, Some(&token), "x", StatusCode::OK).await;
     assert_eq!(answer.status(), 403);
+    // The challenge names what those of the authentication do, and the scopes of the route.
+    assert_eq!(
+        answer.headers()["www-authenticate"],
+        "Bearer realm=\"api\", error=\"insufficient_scope\", scope=\"write\""
+    );
     let scoped = stack.route(Guard::new().scope("read")).unwrap();
     let answer = call(&stack, scoped, Some(&token), "x", StatusCode::OK).await;
     assert_eq!(answer.status(), 200);
@@ -441,6 +448,30 @@ async fn an_upload_is_looked_at_last() {
         let told = whole.ask(&guard, headers, "x").await;
         assert_eq!(told.why.map(|(gate, _)| gate), Some(gate), "{told:?}");
         assert!(!told.ran);
+    }
+}
+
+/// Nobody is asked who he is before a body that states too much is refused, whatever takes the body.
+#[tokio::test]
+async fn a_stated_size_is_judged_before_authentication() {
+    let whole = whole();
+    let upload = UploadPolicy::new(["image/png"]).unwrap().max_file(1000);
+    let good = [
+        ("host", "example.com"),
+        ("x-forwarded-proto", "https"),
+        ("sec-fetch-site", "same-origin"),
+        ("content-type", "multipart/form-data; boundary=x"),
+    ];
+    for guard in [
+        Guard::new().authenticate().upload(upload),
+        Guard::new().authenticate().body(1000),
+    ] {
+        let guard = whole.stack.route(guard).unwrap();
+        for (stated, status) in [("1000", 401), ("100000000", 413)] {
+            let headers = [&good[..], &[("content-length", stated)]].concat();
+            let told = whole.ask(&guard, &headers, "x").await;
+            assert_eq!((told.status, told.ran), (status, false), "{told:?}");
+        }
     }
 }
 

@@ -22,6 +22,9 @@ main() {
         mapfile -t gates < <(basename -s .rs src/bin/*.rs)
     fi
     cargo build --release --locked "${gates[@]/#/--bin=}" >&2
+    if [[ " ${gates[*]} " == *" stack "* ]] && command -v npm >/dev/null; then
+        install_express >&2
+    fi
     table=$(mktemp)
     trap 'rm -f "$table"' EXIT
     local gate mode modes
@@ -36,10 +39,22 @@ main() {
     fi
 }
 
-# On one core, so that nothing moves between caches, except what is about two threads.
+# What the whole stack is held against beside Rust's peers; without npm its lines are left out.
+install_express() {
+    export PORTCULLIS_PEERS_EXPRESS=${CARGO_TARGET_DIR:-$PWD/target}/express
+    mkdir -p "$PORTCULLIS_PEERS_EXPRESS"
+    cp src/express.mjs "$PORTCULLIS_PEERS_EXPRESS"
+    (
+        cd "$PORTCULLIS_PEERS_EXPRESS"
+        npm install --ignore-scripts --no-audit --no-fund --no-save --loglevel=error \
+            express@5.3.0 helmet@8.3.0 express-rate-limit@8.7.5 express-jwt@8.5.1
+    )
+}
+
+# On one core, so that nothing moves between caches, except what is about two threads or a server and its client.
 run() {
     local pin=()
-    if [[ ${2:-} != threads ]] && command -v taskset >/dev/null; then
+    if [[ ${2:-} != threads && $1 != stack ]] && command -v taskset >/dev/null; then
         pin=(taskset -c "$(($(nproc) - 1))")
     fi
     "${pin[@]}" "${CARGO_TARGET_DIR:-target}/release/$1" ${2:+"$2"}

@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::{requirement::Requirement, service::Authorize};
+use super::{
+    requirement::{Challenges, Requirement},
+    service::Authorize,
+};
 use crate::{
-    context::Context, error::ConfigError, head::Head, identity::Identity, rejection::Rejection,
+    challenge::Challenge, context::Context, error::ConfigError, head::Head, identity::Identity,
+    rejection::Rejection,
 };
 
 /// What every layer of this module holds.
@@ -18,6 +22,8 @@ pub(super) struct Gate {
 #[derive(Clone, Debug)]
 struct Config {
     requirement: Requirement,
+    common: Challenge,
+    challenges: Challenges,
     context: Context,
     only_if: Option<fn(Head<'_>) -> bool>,
 }
@@ -26,7 +32,9 @@ impl Gate {
     fn new(requirement: Requirement) -> Self {
         Self {
             config: Arc::new(Config {
+                challenges: requirement.challenges(&Challenge::default()),
                 requirement,
+                common: Challenge::default(),
                 context: Context::new(),
                 only_if: None,
             }),
@@ -38,11 +46,19 @@ impl Gate {
         if config.only_if.is_some_and(|applies| !applies(head)) {
             return Ok(());
         }
-        config.requirement.decide(head, config.context.wall())
+        let now = config.context.wall();
+        config.requirement.decide(head, now, &config.challenges)
     }
 
     pub(super) fn context(&self) -> &Context {
         &self.config.context
+    }
+
+    fn with_challenge(self, common: Challenge) -> Self {
+        self.with(|config| {
+            config.challenges = config.requirement.challenges(&common);
+            config.common = common;
+        })
     }
 
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -68,10 +84,36 @@ macro_rules! layer {
                 }
             }
 
+            /// Names the realm in the challenges.
+            ///
+            /// # Errors
+            /// When it is empty or does not fit a quoted string.
+            pub fn with_realm(self, realm: &str) -> Result<Self, ConfigError> {
+                let common = self.gate.config.common.with_realm(realm)?;
+                Ok(self.with_challenge(common))
+            }
+
+            /// Names the URL of the protected resource's metadata in the challenges (RFC 9728
+            /// section 5.1).
+            ///
+            /// # Errors
+            /// When it is no `https` URL, or does not fit a quoted string.
+            pub fn with_resource_metadata(self, url: &str) -> Result<Self, ConfigError> {
+                let common = self.gate.config.common.with_resource_metadata(url)?;
+                Ok(self.with_challenge(common))
+            }
+
             /// Looks only at requests for which this holds; others go on untouched.
             pub fn only_if(self, only_if: fn(Head<'_>) -> bool) -> Self {
                 Self {
                     gate: self.gate.with(|config| config.only_if = Some(only_if)),
+                }
+            }
+
+            /// Names in the challenges what those of another gate name.
+            pub(crate) fn with_challenge(self, common: Challenge) -> Self {
+                Self {
+                    gate: self.gate.with_challenge(common),
                 }
             }
 

@@ -7,7 +7,9 @@
 //! 2. A caller who lacks what is required is 403: for a scope with
 //!    `WWW-Authenticate: Bearer error="insufficient_scope", scope="…"` (RFC 6750 section 3.1), for
 //!    a login that is too old with `error="insufficient_user_authentication"` (RFC 9470).
-//! 3. Scopes and roles are compared exactly; there are no wildcards and no hierarchy.
+//! 3. The challenges name the realm and the resource's metadata where the layer is told them; a
+//!    [guard](crate::stack::Guard)'s name what those of its authentication do.
+//! 4. Scopes and roles are compared exactly; there are no wildcards and no hierarchy.
 //!
 //! Deployment caveat: a scope says what a token may be used for and not whose data it may touch;
 //! the handler still checks that the thing belongs to the caller.

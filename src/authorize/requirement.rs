@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderValue, header::WWW_AUTHENTICATE};
 
 use crate::{
+    challenge::Challenge,
     error::ConfigError,
     head::Head,
     identity::{Identity, nobody},
@@ -17,7 +18,8 @@ use crate::{
 pub(crate) struct Requirement {
     rule: Rule,
     reason: &'static str,
-    challenge: Option<HeaderValue>,
+    /// What a caller who lacks it is told, where there is a code for that.
+    error: Option<Challenge>,
 }
 
 #[derive(Clone)]
@@ -35,7 +37,7 @@ impl Requirement {
     /// When there is no scope, or one is not a scope.
     pub(crate) fn all_scopes(scopes: Arc<[Box<str>]>) -> Result<Self, ConfigError> {
         Ok(Self {
-            challenge: Some(scope_challenge(&scopes)?),
+            error: Some(insufficient_scope(&scopes)?),
             rule: Rule::AllScopes(scopes),
             reason: "insufficient_scope",
         })
@@ -45,7 +47,7 @@ impl Requirement {
     /// As [`all_scopes`](Self::all_scopes).
     pub(crate) fn any_scope(scopes: Arc<[Box<str>]>) -> Result<Self, ConfigError> {
         Ok(Self {
-            challenge: Some(scope_challenge(&scopes)?),
+            error: Some(insufficient_scope(&scopes)?),
             rule: Rule::AnyScope(scopes),
             reason: "insufficient_scope",
         })
@@ -67,20 +69,17 @@ impl Requirement {
                 Rule::AnyRole(roles)
             },
             reason: "insufficient_role",
-            challenge: None,
+            error: None,
         })
     }
 
     pub(crate) fn fresh(max_age: Duration) -> Self {
         // RFC 9470 section 3 names the error; the status is 403, since the token itself holds.
-        let challenge = format!(
-            "Bearer error=\"insufficient_user_authentication\", max_age=\"{}\"",
-            max_age.as_secs()
-        );
+        let error = Challenge::error("insufficient_user_authentication");
         Self {
             rule: Rule::Fresh(max_age),
             reason: "login_too_old",
-            challenge: HeaderValue::try_from(challenge).ok(),
+            error: error.with("max_age", &max_age.as_secs().to_string()).ok(),
         }
     }
 
@@ -91,22 +90,47 @@ impl Requirement {
         Self {
             rule: Rule::Holds(Arc::new(predicate)),
             reason,
-            challenge: None,
+            error: None,
+        }
+    }
+
+    /// What refusals are challenged with where each of them names what `common` does.
+    pub(crate) fn challenges(&self, common: &Challenge) -> Challenges {
+        Challenges {
+            nobody: common.field(),
+            lacking: self
+                .error
+                .as_ref()
+                .map(|error| common.followed_by(error).field()),
         }
     }
 
     /// Whether the request's caller may go on. A request that nobody vouches for is 401.
-    pub(crate) fn decide(&self, head: Head<'_>, now: UnixMillis) -> Result<(), Rejection> {
-        let identity = head.extensions.get::<Identity>().ok_or_else(nobody)?;
+    pub(crate) fn decide(
+        &self,
+        head: Head<'_>,
+        now: UnixMillis,
+        challenges: &Challenges,
+    ) -> Result<(), Rejection> {
+        let Some(identity) = head.extensions.get::<Identity>() else {
+            return Err(nobody(challenges.nobody.clone()));
+        };
         if self.rule.admits(identity, now) {
             return Ok(());
         }
         let rejection = Rejection::new(RejectionKind::Forbidden, "authorize", self.reason);
-        Err(match &self.challenge {
+        Err(match &challenges.lacking {
             Some(challenge) => rejection.with_header(WWW_AUTHENTICATE, challenge.clone()),
             None => rejection,
         })
     }
+}
+
+/// The finished challenges of a requirement.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenges {
+    nobody: HeaderValue,
+    lacking: Option<HeaderValue>,
 }
 
 impl Rule {
@@ -138,8 +162,8 @@ impl fmt::Debug for Requirement {
     }
 }
 
-/// The challenge of RFC 6750 section 3.1, with the scopes that would do.
-fn scope_challenge(scopes: &[Box<str>]) -> Result<HeaderValue, ConfigError> {
+/// The error of RFC 6750 section 3.1, with the scopes that would do.
+fn insufficient_scope(scopes: &[Box<str>]) -> Result<Challenge, ConfigError> {
     // RFC 6749 section 3.3: what a scope is made of.
     let is_scope = |scope: &str| {
         !scope.is_empty()
@@ -153,10 +177,5 @@ fn scope_challenge(scopes: &[Box<str>]) -> Result<HeaderValue, ConfigError> {
             "needs at least one, of visible ASCII without quotes, backslashes and spaces",
         ));
     }
-    let challenge = format!(
-        "Bearer error=\"insufficient_scope\", scope=\"{}\"",
-        scopes.join(" ")
-    );
-    HeaderValue::try_from(challenge)
-        .map_err(|_| ConfigError::new("scope", "does not fit a header field"))
+    Challenge::error("insufficient_scope").with("scope", &scopes.join(" "))
 }

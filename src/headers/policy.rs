@@ -101,20 +101,15 @@ impl SecurityHeaders {
         let head = Head::of(request);
         let secure = Client::of(head).is_some_and(Client::is_secure);
         let no_store = (self.inner.no_store_when)(head);
-        let nested = head.extensions.get::<Guarded>().is_some();
-        let given = head.extensions.get::<CspNonce>().filter(|_| nested);
-        let nonce = match (self.inner.gives_nonce, given) {
-            (false, _) => None,
-            (true, Some(outer)) => Some(outer.clone()),
-            (true, None) => {
+        let nested = request.extensions_mut().insert(Guarded).is_some();
+        let nonce = self.inner.gives_nonce.then(|| {
+            let outer = request.extensions().get::<CspNonce>().filter(|_| nested);
+            outer.cloned().unwrap_or_else(|| {
                 let nonce = CspNonce::new();
                 request.extensions_mut().insert(nonce.clone());
-                Some(nonce)
-            }
-        };
-        if !nested {
-            request.extensions_mut().insert(Guarded);
-        }
+                nonce
+            })
+        });
         Pending {
             headers: self.clone(),
             nonce,
@@ -257,14 +252,16 @@ impl Pending {
             true => &rendered.maps,
             false => &rendered.roomy,
         };
-        let mut headers = maps[index(self.secure, no_store)].clone();
+        let headers = response.headers_mut();
+        *headers = maps[index(self.secure, no_store)].clone();
         if let Some(nonce) = nonce.filter(|_| nonced) {
             // A cache would put a 304's policy on the page that it holds, whose nonce is another.
             let nonce = (status != StatusCode::NOT_MODIFIED).then_some(nonce);
-            rendered.csp[usize::from(self.secure)].write(nonce, &mut headers);
+            rendered.csp[usize::from(self.secure)].write(nonce, headers);
         }
-        rendered.add(given, &mut headers);
-        *response.headers_mut() = headers;
+        if !given.is_empty() {
+            rendered.add(given, headers);
+        }
 
         if let Some(overrides) = overrides {
             for name in &overrides.without {
@@ -288,8 +285,8 @@ struct Applied;
 /// A profile as finished maps: over plain HTTP or HTTPS, to be stored or not.
 struct Rendered {
     maps: [HeaderMap; 4],
-    /// The same with [`ROOM`] at the end: a clone has room for so many headers of the handler, and
-    /// need not grow, which would move all that is in it.
+    /// The same behind the names of [`ROOM`]: a clone has room for so many headers of the handler,
+    /// and need not grow, which would move all that is in it.
     roomy: [HeaderMap; 4],
     /// Over plain HTTP, over HTTPS.
     csp: [Policies; 2],
@@ -321,12 +318,11 @@ impl Rendered {
             }
             map
         };
-        let roomy = |mut map: HeaderMap| {
-            map.reserve(ROOM.len() + SLOTS);
-            for name in ROOM {
-                map.insert(name, HeaderValue::from_static(""));
-            }
-            map
+        let roomy = |map: &HeaderMap| {
+            let mut roomy = HeaderMap::with_capacity(map.len() + ROOM_LEN + SLOTS);
+            roomy.extend(ROOM.map(|name| (name, HeaderValue::from_static(""))));
+            roomy.extend(map.clone());
+            roomy
         };
         let maps = [
             map(false, false),
@@ -337,7 +333,7 @@ impl Rendered {
         let mut overriding = profile.overriding;
         overriding.retain(|name| maps.iter().any(|map| map.contains_key(name)));
         Self {
-            roomy: maps.clone().map(roomy),
+            roomy: maps.each_ref().map(roomy),
             maps,
             csp,
             overriding,
@@ -346,25 +342,43 @@ impl Rendered {
         }
     }
 
-    /// Adds what the handler had set: its values stand in place of the profile's.
+    /// Adds what the handler had set: its values stand in place of the profile's. `headers` is a
+    /// clone of a roomy map.
     fn add(&self, given: HeaderMap, headers: &mut HeaderMap) {
-        if given.is_empty() {
-            return;
-        }
-        for name in ROOM {
-            // A look at a few names is cheaper than the hash of one.
-            if !given.keys().any(|own| *own == name) {
-                headers.remove(&name);
-            }
-        }
-        let mut dropping = false;
-        headers.extend(given.into_iter().filter(|(name, _)| {
+        let mut filled = [false; ROOM_LEN];
+        let mut last = None;
+        for (name, value) in given {
             // Further values of one name come without the name.
-            if let Some(name) = name {
-                dropping = self.stripped.contains(name) || self.overriding.contains(name);
+            let Some(name) = name else {
+                if let Some(name) = &last {
+                    headers.append(name, value);
+                }
+                continue;
+            };
+            last = None;
+            if self.stripped.contains(&name) || self.overriding.contains(&name) {
+                continue;
             }
-            !dropping
-        }));
+            match ROOM.iter().position(|room| *room == name) {
+                // To go to its place is cheaper than to hash the name.
+                Some(place) => {
+                    filled[place] = true;
+                    if let Some(room) = headers.values_mut().nth(place) {
+                        *room = value;
+                    }
+                    last = Some(name);
+                }
+                None => {
+                    headers.insert(&name, value);
+                    last = Some(name);
+                }
+            }
+        }
+        for (name, filled) in ROOM.iter().zip(filled) {
+            if !filled {
+                headers.remove(name);
+            }
+        }
     }
 }
 
@@ -455,5 +469,6 @@ fn is_page(content_type: &[u8]) -> bool {
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What most handlers set, and no profile can.
-const ROOM: [HeaderName; 2] = [CONTENT_LENGTH, CONTENT_TYPE];
+const ROOM: [HeaderName; ROOM_LEN] = [CONTENT_LENGTH, CONTENT_TYPE];
+const ROOM_LEN: usize = 2;
 const SLOTS: usize = 8;

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use http::Request;
 
 use super::{source::TokenSource, verified::Insert};
-use crate::{head::Head, rejection::Rejection};
+use crate::{challenge::Challenge, head::Head, rejection::Rejection};
 
 /// A gate whose type of claims is not named.
 pub(crate) trait Authenticate: Send + Sync {
     /// Who sends a request: nothing where the request goes on as it is.
     fn authenticate(&self, head: Head<'_>) -> Result<Option<Grant>, Rejection>;
+
+    /// What its challenges name, for a gate behind it that refuses too.
+    fn challenge(&self) -> &Challenge;
 
     /// The cookies that tokens are read from, which browsers send by themselves.
     fn cookies(&self) -> Vec<&str>;

@@ -373,6 +373,12 @@ mod tests {
     fn each_key_is_judged_alone() {
         use SkipReason::{AlgorithmNotAllowed, Malformed, NotForSignatures, Private, UnknownType};
 
+        let even = URL_SAFE_NO_PAD.encode([0xfe; 256]);
+        let (shorter, longer) = ([1; 31], [1; 33]);
+        let (shorter, longer) = (
+            URL_SAFE_NO_PAD.encode(shorter),
+            URL_SAFE_NO_PAD.encode(longer),
+        );
         for (key, verdict) in [
             (ed(json!({})), Ok(Algorithm::EdDSA)),
             (ed(json!({"alg": "EdDSA"})), Ok(Algorithm::EdDSA)),
@@ -403,6 +409,7 @@ mod tests {
             (ec(json!({"crv": "P-521"})), Err(UnknownType)),
             (ec(json!({"crv": "secp256k1"})), Err(UnknownType)),
             (ec(json!({"y": "AAAA"})), Err(Malformed)),
+            (ec(json!({"x": shorter, "y": longer})), Err(Malformed)),
             (rsa(2048, json!({})), Ok(Algorithm::RS256)),
             (rsa(2048, json!({"alg": "PS384"})), Ok(Algorithm::PS384)),
             (rsa(8192, json!({})), Ok(Algorithm::RS256)),
@@ -412,6 +419,10 @@ mod tests {
             (rsa(2048, json!({"e": "AQ"})), Err(Malformed)),
             (rsa(2048, json!({"e": "Ag"})), Err(Malformed)),
             (rsa(2048, json!({"e": ""})), Err(Malformed)),
+            (rsa(2048, json!({"e": "AQAA"})), Err(Malformed)),
+            (rsa(2048, json!({"e": "AgAAAAE"})), Err(Malformed)),
+            (rsa(2048, json!({"e": "AQAAAAAAAAAD"})), Err(Malformed)),
+            (rsa(2048, json!({"n": even})), Err(Malformed)),
             (
                 rsa(2048, json!({"alg": "RSA-OAEP"})),
                 Err(AlgorithmNotAllowed),

@@ -7,15 +7,15 @@ use tower_layer::Layer;
 
 use super::{
     authenticate::{Authenticate, Grant},
-    challenge::Challenge,
+    challenge::Challenges,
     service::Jwt,
     source::{self, CredentialError, TokenSource},
     verified::Verified,
     verifier::Verifier,
 };
 use crate::{
-    context::Context, deny_list::DenyList, error::ConfigError, head::Head, identity::Identity,
-    rejection::Rejection,
+    challenge::Challenge, context::Context, deny_list::DenyList, error::ConfigError, head::Head,
+    identity::Identity, rejection::Rejection,
 };
 
 /// Admits requests whose access token holds. See the [module](super) for the rules.
@@ -33,7 +33,7 @@ struct Config {
     context: Context,
     deny_list: Option<DenyList>,
     mode: Mode,
-    challenge: Challenge,
+    challenges: Challenges,
     sources: Arc<[TokenSource]>,
     remove_token: bool,
     only_if: Option<fn(Head<'_>) -> bool>,
@@ -61,7 +61,7 @@ impl JwtLayer {
                 context: Context::new(),
                 deny_list: None,
                 mode: Mode::default(),
-                challenge: Challenge::new(),
+                challenges: Challenges::of(Challenge::default()),
                 sources: Arc::new([TokenSource::bearer()]),
                 remove_token: false,
                 only_if: None,
@@ -120,8 +120,8 @@ impl<C> JwtLayer<C> {
     /// # Errors
     /// When it is empty or does not fit a quoted string.
     pub fn with_realm(self, realm: &str) -> Result<Self, ConfigError> {
-        let challenge = self.config.challenge.with("realm", realm)?;
-        Ok(self.with(|config| config.challenge = challenge))
+        let common = self.config.challenges.common().with_realm(realm)?;
+        Ok(self.with_challenge(common))
     }
 
     /// Names the scopes that a client should ask for in the challenges, separated by spaces.
@@ -129,8 +129,8 @@ impl<C> JwtLayer<C> {
     /// # Errors
     /// When it is empty or does not fit a quoted string.
     pub fn with_scope_hint(self, scope: &str) -> Result<Self, ConfigError> {
-        let challenge = self.config.challenge.with("scope", scope)?;
-        Ok(self.with(|config| config.challenge = challenge))
+        let common = self.config.challenges.common().with("scope", scope)?;
+        Ok(self.with_challenge(common))
     }
 
     /// Names the URL of the protected resource's metadata in the challenges (RFC 9728 section 5.1).
@@ -138,11 +138,9 @@ impl<C> JwtLayer<C> {
     /// # Errors
     /// When it is no `https` URL, or does not fit a quoted string.
     pub fn with_resource_metadata(self, url: &str) -> Result<Self, ConfigError> {
-        if !url.starts_with("https://") {
-            return Err(ConfigError::new("resource_metadata", "is an `https` URL"));
-        }
-        let challenge = self.config.challenge.with("resource_metadata", url)?;
-        Ok(self.with(|config| config.challenge = challenge))
+        let challenges = &self.config.challenges;
+        let common = challenges.common().with_resource_metadata(url)?;
+        Ok(self.with_challenge(common))
     }
 
     /// Shares a clock, events and the look of refusals with other gates.
@@ -153,6 +151,10 @@ impl<C> JwtLayer<C> {
     /// Looks only at requests for which this holds; others go on untouched.
     pub fn only_if(self, only_if: fn(Head<'_>) -> bool) -> Self {
         self.with(|config| config.only_if = Some(only_if))
+    }
+
+    fn with_challenge(self, common: Challenge) -> Self {
+        self.with(|config| config.challenges = Challenges::of(common))
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -190,7 +192,7 @@ where
                 return Ok(Some(grant.removing(self.removed())));
             }
             Ok(None) if config.mode == Mode::Optional => return Ok(None),
-            Ok(None) => config.challenge.missing(),
+            Ok(None) => config.challenges.missing(),
             Err(rejection) => rejection,
         };
         if config.mode == Mode::Recorded {
@@ -198,6 +200,10 @@ where
             return Ok(Some(Grant::failed(rejection).removing(self.removed())));
         }
         Err(rejection)
+    }
+
+    fn challenge(&self) -> &Challenge {
+        self.config.challenges.common()
     }
 
     fn cookies(&self) -> Vec<&str> {
@@ -214,7 +220,7 @@ where
     fn verified(&self, head: Head<'_>) -> Result<Option<Verified<C>>, Rejection> {
         let config = &*self.config;
         let found = source::find(&config.sources, head);
-        let Some(token) = found.map_err(|error| config.challenge.credentials(error))? else {
+        let Some(token) = found.map_err(|error| config.challenges.credentials(error))? else {
             return Ok(None);
         };
         let verified = config
@@ -222,9 +228,9 @@ where
             .verify_bytes::<C>(&token, config.context.wall())
             .map_err(|error| {
                 if source::is_b64token(&token) {
-                    config.challenge.refused(error)
+                    config.challenges.refused(error)
                 } else {
-                    config.challenge.credentials(CredentialError::Malformed)
+                    config.challenges.credentials(CredentialError::Malformed)
                 }
             })?;
         if let Some(deny_list) = &config.deny_list {
@@ -232,7 +238,7 @@ where
             let issued_at = verified.issued_at().map_or(i64::MIN, |at| at.as_secs());
             deny_list
                 .check(verified.token().deny_keys(), issued_at)
-                .map_err(|denied| config.challenge.denied(denied))?;
+                .map_err(|denied| config.challenges.denied(denied))?;
         }
         Ok(Some(verified))
     }

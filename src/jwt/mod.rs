@@ -69,6 +69,7 @@
 
 mod algorithm;
 mod authenticate;
+mod base64url;
 mod cache;
 mod challenge;
 mod claims;

@@ -171,6 +171,7 @@ mod tests {
 
     #[test]
     fn the_interval_is_kept_within_a_tenth() {
+        let mut waits = std::collections::HashSet::new();
         for (max_age, longest) in [
             (None, 900),
             (Some(300), 300),
@@ -183,8 +184,10 @@ mod tests {
                 let wait = refresh.wait(at(0));
                 let longest = Duration::from_secs(longest);
                 assert!(wait <= longest && wait >= longest.mul_f64(0.9), "{wait:?}");
+                waits.insert(wait);
             }
         }
+        assert!(waits.len() > 20, "instances come apart: {}", waits.len());
     }
 
     #[test]
@@ -222,6 +225,27 @@ mod tests {
         }
         assert!(fetches <= 10, "{fetches}");
         assert!(refresh.wanted.len() + refresh.absent.len() <= 2 * MAX_IDS);
+    }
+
+    #[test]
+    fn an_id_that_is_asked_for_again_takes_no_more_room() {
+        let mut refresh = loaded();
+        for _ in 0..1_000 {
+            refresh.missing(1, at(10));
+        }
+        assert!(!refresh.missing(2, at(10)));
+        refresh.succeeded(at(30), None, |_| false);
+        assert_eq!(refresh.absent.len(), 2);
+    }
+
+    #[test]
+    fn what_a_failure_did_not_bring_is_looked_for_again() {
+        let mut refresh = loaded();
+        assert!(refresh.missing(1, at(10)));
+        (0..7).for_each(|_| refresh.failed(at(30)));
+        assert_eq!(refresh.wait(at(31)), Duration::from_secs(59));
+        assert!(refresh.missing(1, at(31)));
+        assert_eq!(refresh.wait(at(31)), Duration::from_secs(29));
     }
 
     #[test]

@@ -175,16 +175,18 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialError> {
         return Err(CredentialError::Several);
     }
     let field = field.as_bytes();
-    let space = field.iter().position(|byte| *byte == b' ');
-    let (scheme, credentials) = field.split_at(space.ok_or(CredentialError::Malformed)?);
-    if !scheme.is_ascii() || scheme.is_empty() {
-        return Err(CredentialError::Malformed);
+    match field.split_at_checked(SCHEME.len()) {
+        Some((scheme, mut token)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            while let [b' ', rest @ ..] = token {
+                token = rest;
+            }
+            Ok(Some(token))
+        }
+        _ => match field.iter().position(|byte| *byte == b' ') {
+            Some(end) if end > 0 && field[..end].is_ascii() => Ok(None),
+            _ => Err(CredentialError::Malformed),
+        },
     }
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Ok(None);
-    }
-    let spaces = credentials.iter().take_while(|byte| **byte == b' ').count();
-    Ok(Some(&credentials[spaces..]))
 }
 
 fn only_one<'a>(
@@ -230,6 +232,8 @@ pub(crate) fn is_b64token(token: &[u8]) -> bool {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
     !body.is_empty() && body.iter().all(is_base64)
 }
+
+const SCHEME: &[u8] = b"Bearer ";
 
 #[cfg(test)]
 mod tests {

@@ -28,6 +28,10 @@
 //! Sources: RFC 9700 section 4.14.2 (rotation, integrity-protected tokens), RFC 6819 section
 //! 5.2.2.3, RFC 7009 (any token ends its grant), RFC 5869 (a subkey for each use).
 //!
+//! Deployment caveat: serve browsers over HTTP/2, or let the tabs of a page take turns
+//! (`navigator.locks`). On several connections answers overtake each other, and one that puts an
+//! older token back into the cookie jar ends the session at its next use after the window.
+//!
 //! Deployment caveat: to change the secret without a break, first add the new one as *previous* on
 //! every server, then make it current; tokens of a key that a server does not know are not its own.
 //!

@@ -41,8 +41,8 @@ use crate::{
 ///
 /// Whatever the order in which it is written, the order in which it is asked is: where the request
 /// comes from, limits by client, the body's stated size, authentication, limits by identity, scopes,
-/// the CSRF token, the upload's head; the body itself is watched while the handler reads it. A route takes at most 16 KiB of body within 10 s
-/// unless its guard says otherwise.
+/// the CSRF token, the upload's head; the body itself is watched while the handler reads it. A route
+/// takes at most 16 KiB of body within 10 s unless its guard says otherwise.
 ///
 /// ```
 /// use portcullis::stack::Guard;
@@ -217,7 +217,14 @@ impl GuardLayer {
         let scopes = match guard.scopes.is_empty() {
             true => None,
             false => {
-                Some(RequireScopeLayer::all(guard.scopes)?.with_context(parts.context.clone()))
+                let scopes = RequireScopeLayer::all(guard.scopes)?;
+                let scopes = scopes.with_context(parts.context.clone());
+                #[cfg(feature = "jwt")]
+                let scopes = match &authentication {
+                    Some(gate) => scopes.with_challenge(gate.challenge().clone()),
+                    None => scopes,
+                };
+                Some(scopes)
             }
         };
         Ok(Self {
@@ -436,7 +443,9 @@ impl Route {
                 limit.decide(Head::of(request), &request.body().size_hint())?;
             }
             #[cfg(feature = "upload")]
-            BodyRule::Upload(_) => {}
+            BodyRule::Upload(uploads) => {
+                uploads.decide_size(Head::of(request), &request.body().size_hint())?;
+            }
         }
         #[cfg(feature = "jwt")]
         if let Some(authentication) = &self.authentication

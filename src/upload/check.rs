@@ -51,6 +51,15 @@ impl Uploads {
         Ok(self.admit(head, hint)?)
     }
 
+    /// Judges the size that the head states, of whatever the body is: before it is known who sends
+    /// it.
+    pub(crate) fn decide_size(&self, head: Head<'_>, hint: &SizeHint) -> Result<(), Rejection> {
+        match stated(head, hint) > self.policy.body_limit() {
+            true => Err(Fault::BodySize.into()),
+            false => Ok(()),
+        }
+    }
+
     /// How the body is watched; `hold`: whether a success waits for the verdict.
     pub(crate) fn terms(&self, hold: bool) -> Terms {
         Terms {
@@ -115,12 +124,7 @@ impl Uploads {
             Form::Multipart(_) => policy.body_limit(),
             _ => policy.body_limit().min(policy.max_file),
         };
-        let stated = head
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .unwrap_or(0);
-        if hint.lower().max(stated) > limit {
+        if stated(head, hint) > limit {
             return Err(Fault::BodySize);
         }
         if empty {
@@ -164,6 +168,13 @@ impl Uploads {
         }
         Ok(ratio)
     }
+}
+
+/// What a body has at least.
+fn stated(head: Head<'_>, hint: &SizeHint) -> u64 {
+    let length = head.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    hint.lower().max(length.unwrap_or(0))
 }
 
 /// 128 random bits: no body holds it by accident or by design.

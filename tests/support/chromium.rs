@@ -31,6 +31,11 @@ pub struct Tab {
 impl Chromium {
     /// Starts the browser that `PORTCULLIS_TEST_CHROMIUM` names, or says that there is none.
     pub fn start() -> Option<Self> {
+        Self::start_trusting("")
+    }
+
+    /// The same, which takes certificates with a key of this digest (SHA-256, in base64) for good.
+    pub fn start_trusting(spki: &str) -> Option<Self> {
         let Some(binary) = std::env::var_os("PORTCULLIS_TEST_CHROMIUM") else {
             eprintln!("skipped: PORTCULLIS_TEST_CHROMIUM names no browser");
             return None;
@@ -47,6 +52,7 @@ impl Chromium {
             ])
             .arg(binary)
             .args(FLAGS)
+            .arg(format!("--ignore-certificate-errors-spki-list={spki}"))
             .arg(data_dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -70,6 +70,8 @@ impl<'a> Candidate<'a> {
 pub struct Measured {
     /// Nanoseconds of a call.
     pub time: f64,
+    /// Nanoseconds of a call in the quietest round, which others on the host disturbed least.
+    pub quiet: f64,
     /// Nanoseconds beyond the first candidate's.
     pub added: f64,
     /// The same to what the second candidate adds, in each round.
@@ -125,6 +127,7 @@ pub fn measure(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -
             .map(|((own, base), peer)| (own - base) / (peer - base));
         let measured = Measured {
             time: median(own.clone()),
+            quiet: own.iter().copied().fold(f64::INFINITY, f64::min),
             added,
             ratio: if index == 0 {
                 0.0

@@ -1,86 +1,332 @@
-//! An axum service on loopback, bare or with the same four duties: security headers, a limit by
-//! client, CORS and a bound on bodies. `stack MODE` prints its address; a load generator does the
-//! rest, and what the process used is in `/proc/PID/stat`.
+//! A whole stack over loopback: the same four duties by this crate, by the best of Rust's peers, put
+//! together in both usual ways, and by Express. The duties are fourteen security headers, a limit by
+//! client with its fields, JWT access tokens (HS256) and a bound on bodies.
 //!
-//! Modes: `bare`, `ours` (the stack around the Router), `ours-inside` (as `Router::layer`), `peers`
-//! (one `Router::layer` each: tower-helmet, tower_governor, tower-http's CORS and body limit),
-//! `peers-around` (the same in one `ServiceBuilder` around the Router).
+//! `stack` starts each server as a process of its own and asks them in turn; what it compares is the
+//! processor's time that a server takes for a request. `stack MODE` is one of the servers. Express
+//! is asked where `PORTCULLIS_PEERS_EXPRESS` names the folder that holds its packages.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+#[path = "../../../../tests/jwt_support/mod.rs"]
+mod jwt_support;
 
-use axum::{Router, extract::connect_info::IntoMakeServiceWithConnectInfo, routing::get};
-use http::HeaderValue;
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body, routing::get};
+use axum_jwt_auth::{Decoder, LocalDecoder};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderName, HeaderValue};
 use portcullis::{
     Context,
-    cors::CorsPolicy,
-    headers::SecurityHeaders,
+    headers::{EmbedderPolicy, Profile, SecurityHeaders},
+    jwt::{AccessToken, Algorithm, CacheLimits, Issuer, JwtLayer, SigningKey, Verifier},
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
+    secret::Secret,
     stack::{Guard, SecurityStack},
 };
-use tower::ServiceBuilder;
+use portcullis_peers::{Budget, median, row};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tower::{Layer as _, ServiceBuilder};
 use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
-use tower_http::{
-    cors::{AllowOrigin, CorsLayer},
-    limit::RequestBodyLimitLayer,
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_oauth2_resource_server::{
+    server::OAuth2ResourceServer, tenant::TenantConfiguration, validation::ClaimsValidationSpec,
 };
 
-const ORIGIN: &str = "https://app.example.net";
+use self::jwt_support::{AUDIENCE, ISSUER};
 
-#[tokio::main(worker_threads = 1)]
-async fn main() {
-    let mode = std::env::args().nth(1).unwrap_or_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("http://{}", listener.local_addr().unwrap());
-    let bare = Router::new().route("/", get(async || "hello"));
-    match mode.as_str() {
-        "bare" => {
-            let service = bare.into_make_service_with_connect_info::<SocketAddr>();
-            axum::serve(listener, service).await.unwrap();
-        }
-        "ours" | "ours-inside" => {
-            let stack = stack();
-            let guard = stack.route(Guard::new().limit("general")).unwrap();
-            let router = Router::new().route("/", get(async || "hello").layer(guard));
-            let router = match mode.as_str() {
-                "ours" => Router::new().fallback_service(stack.around(router)),
-                _ => router.layer(stack.layer()),
-            };
-            let service: IntoMakeServiceWithConnectInfo<_, SocketAddr> =
-                router.into_make_service_with_connect_info();
-            axum::serve(listener, service).await.unwrap();
-        }
-        "peers" | "peers-around" => {
-            let limit = GovernorConfigBuilder::default()
-                .period(Duration::from_nanos(1))
-                .burst_size(100_000_000)
-                .use_headers()
-                .finish()
-                .unwrap();
-            let limit = GovernorLayer::new(Arc::new(limit));
-            let origin = AllowOrigin::list([HeaderValue::from_static(ORIGIN)]);
-            let cors = CorsLayer::new().allow_origin(origin).allow_credentials(true);
-            let helmet = tower_helmet::HelmetLayer::with_defaults();
-            let body = RequestBodyLimitLayer::new(16 * 1024);
-            let router = match mode.as_str() {
-                "peers" => bare.layer(body).layer(limit).layer(cors).layer(helmet),
-                _ => {
-                    let inside = ServiceBuilder::new().layer(helmet).layer(cors).layer(limit);
-                    Router::new().fallback_service(inside.service(bare.layer(body)))
-                }
-            };
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            axum::serve(listener, service).await.unwrap();
-        }
-        _ => panic!("bare, ours, ours-inside, peers or peers-around"),
+const MODES: [&str; 7] = [
+    "bare",
+    // The stack around the Router, a token verified each time.
+    "ours",
+    // The same with the cache of verified tokens.
+    "ours-cached",
+    // The stack around the Router and its guard on the route.
+    "ours-route",
+    // One `Router::layer` each: tower-helmet, tower_governor, tower-oauth2-resource-server, tower-http.
+    "peers",
+    // The same in one `ServiceBuilder` around the Router.
+    "peers-around",
+    // That with axum-jwt-auth's extractor for the tokens.
+    "peers-extractor",
+];
+const EXPRESS: &str = "PORTCULLIS_PEERS_EXPRESS";
+/// In base64url; all servers share it.
+const SECRET: &str = "STACK_SECRET";
+const CONNECTIONS: usize = 64;
+const ROUNDS: usize = 9;
+const BODY_BYTES: usize = 16 * 1024;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    match std::env::args().nth(1) {
+        Some(mode) => runtime.block_on(serve(&mode)),
+        None => runtime.block_on(compare()),
     }
 }
 
-fn stack() -> SecurityStack {
+async fn compare() {
+    let secret = Secret::generate();
+    let mut servers: Vec<_> = MODES.iter().map(|mode| Server::rust(mode, &secret)).collect();
+    match std::env::var(EXPRESS) {
+        Ok(folder) => servers.push(Server::express(&folder, &secret)),
+        Err(_) => eprintln!("{EXPRESS} is not set: Express is not asked"),
+    }
+    let request = request(&secret);
+    // The first round warms.
+    for round in 0..=ROUNDS {
+        for server in &mut servers {
+            let micros = server.micros_of_a_request(&request).await;
+            if round > 0 {
+                server.rounds.push(micros);
+            }
+        }
+    }
+    eprintln!("processor time of a request over loopback, and beyond the bare service");
+    for server in &servers {
+        let (time, added) = (median(server.rounds.clone()), median(differences(server, &servers[0])));
+        eprintln!("  {:<20} {time:>7.2} us {added:>7.2} us", server.mode);
+    }
+    let find = |mode: &str| servers.iter().find(|server| server.mode == mode);
+    let best = ["peers-around", "peers-extractor"].into_iter().filter_map(find);
+    let best = best.min_by(|one, other| median(one.rounds.clone()).total_cmp(&median(other.rounds.clone())));
+    for ours in ["ours", "ours-cached"] {
+        let ours = find(ours).unwrap();
+        for (peer, name, budget) in [
+            (best, "the best-composed peers", Budget::AtMost(0.8)),
+            (find("peers"), "one Router::layer each", Budget::AtLeast(1.9)),
+            (find("express"), "Express", Budget::AtLeast(15.0)),
+        ] {
+            let Some(peer) = peer else { continue };
+            let ratio = |(own, peer): (&f64, &f64)| match budget {
+                Budget::AtMost(_) => own / peer,
+                Budget::AtLeast(_) => peer / own,
+            };
+            let ratios = ours.rounds.iter().zip(&peer.rounds).map(ratio).collect();
+            let (own, their) = (median(ours.rounds.clone()), median(peer.rounds.clone()));
+            let name = format!("stack, {}, µs, to {name}", ours.mode);
+            row(&name, own, Some(their), median(ratios), budget);
+        }
+    }
+}
+
+fn differences(one: &Server, other: &Server) -> Vec<f64> {
+    one.rounds.iter().zip(&other.rounds).map(|(one, other)| one - other).collect()
+}
+
+/// A server in a process of its own, which ends with this.
+struct Server {
+    mode: String,
+    child: Child,
+    addr: SocketAddr,
+    rounds: Vec<f64>,
+}
+
+impl Server {
+    fn rust(mode: &str, secret: &Secret) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(mode);
+        Self::start(mode, command, secret)
+    }
+
+    fn express(folder: &str, secret: &Secret) -> Self {
+        let mut command = Command::new("node");
+        command.arg("express.mjs").current_dir(folder).env("NODE_ENV", "production");
+        Self::start("express", command, secret)
+    }
+
+    fn start(mode: &str, mut command: Command, secret: &Secret) -> Self {
+        let secret = URL_SAFE_NO_PAD.encode(secret.expose());
+        let command = command.env(SECRET, secret).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("http://").expect("an address").parse().unwrap();
+        Self { mode: mode.to_owned(), child, addr, rounds: Vec::new() }
+    }
+
+    async fn micros_of_a_request(&self, request: &Arc<[u8]>) -> f64 {
+        let requests = if self.mode == "express" { 25 } else { 150 };
+        let mut clients = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(self.addr).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            exchange(&mut stream, request).await;
+            clients.spawn({
+                let request = Arc::clone(request);
+                async move { (stream, request) }
+            });
+        }
+        let clients = clients.join_all().await;
+        let before = self.processor_nanos();
+        let mut running = JoinSet::new();
+        for (mut stream, request) in clients {
+            running.spawn(async move {
+                for _ in 0..requests {
+                    exchange(&mut stream, &request).await;
+                }
+                stream
+            });
+        }
+        let streams = running.join_all().await;
+        let nanos = self.processor_nanos() - before;
+        drop(streams);
+        nanos as f64 / (requests * CONNECTIONS) as f64 / 1000.0
+    }
+
+    /// What all threads of the process have had of the processor.
+    fn processor_nanos(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let nanos = tasks.filter_map(|task| {
+            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        nanos.sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn request(secret: &Secret) -> Arc<[u8]> {
+    let claims = AccessToken::new("5f1c9c52-6a1e-4b0e-8b1a-5b8f0c1c2d3e").with_scopes(["model", "upload"]);
+    let token = issuer(secret).issue(&claims, Context::new().wall()).unwrap();
+    let token = token.as_str();
+    format!("GET / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n").into_bytes().into()
+}
+
+fn issuer(secret: &Secret) -> Issuer {
+    let key = SigningKey::secret(Algorithm::HS256, secret).unwrap().with_id("k1");
+    Issuer::new(key, ISSUER, AUDIENCE).unwrap()
+}
+
+/// One request and its whole answer.
+async fn exchange(stream: &mut TcpStream, request: &[u8]) {
+    stream.write_all(request).await.unwrap();
+    let (mut buffer, mut read) = ([0; 4096], 0);
+    while !buffer[..read].ends_with(b"\r\n\r\nhello") {
+        let more = stream.read(&mut buffer[read..]).await.unwrap();
+        assert!(more > 0, "the server hung up: {}", String::from_utf8_lossy(&buffer[..read]));
+        read += more;
+        assert!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..read]));
+    }
+}
+
+async fn serve(mode: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("http://{}", listener.local_addr().unwrap());
+    let secret = URL_SAFE_NO_PAD.decode(std::env::var(SECRET).unwrap()).unwrap();
+    let secret = Secret::new(secret).unwrap();
+    let bare = || Router::new().route("/", get(async || "hello"));
+    let router = match mode {
+        "bare" => bare(),
+        "ours" | "ours-cached" => {
+            let (stack, guard) = stack(&secret, mode == "ours-cached");
+            Router::new().fallback_service(stack.around(stack.route(guard).unwrap().layer(bare())))
+        }
+        "ours-route" => {
+            let (stack, guard) = stack(&secret, false);
+            let guard = stack.route(guard).unwrap();
+            let router = Router::new().route("/", get(async || "hello").layer(guard));
+            Router::new().fallback_service(stack.around(router))
+        }
+        _ => peers(mode, bare(), &secret).await,
+    };
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).await.unwrap();
+}
+
+fn stack(secret: &Secret, cached: bool) -> (SecurityStack, Guard) {
     let context = Context::new();
     let general = Policy::strict("general", 100_000_000, Duration::from_secs(900)).unwrap();
     let limits = RateLimitLayer::new([general]).with_fields(FieldsVersion::Draft10);
-    SecurityStack::new(context.clone())
-        .with_headers(SecurityHeaders::api())
-        .with_cors(CorsPolicy::new([ORIGIN]).unwrap().credentials(true))
-        .with_limits(limits.with_context(context))
+    let mut verifier = Verifier::new(issuer(secret).key_set(), ISSUER, AUDIENCE).unwrap();
+    if cached {
+        verifier = verifier.with_cache(CacheLimits::new());
+    }
+    let stack = SecurityStack::new(context.clone())
+        .with_headers(SecurityHeaders::pinned(fourteen()))
+        .with_limits(limits.with_context(context.clone()))
+        .with_jwt(JwtLayer::new(verifier).with_context(context));
+    let guard = Guard::new().limit("general").authenticate().body(BODY_BYTES as u64);
+    (stack, guard)
+}
+
+/// As many as tower-helmet's, which sends `Strict-Transport-Security` over plain HTTP too.
+fn fourteen() -> Profile {
+    let [expect_ct, instead_of_hsts] = ["expect-ct", "x-robots-tag"].map(HeaderName::from_static);
+    Profile::helmet()
+        .embedder_policy(EmbedderPolicy::RequireCorp)
+        .header(expect_ct, HeaderValue::from_static("max-age=0"))
+        .and_then(|profile| profile.header(instead_of_hsts, HeaderValue::from_static("max-age=15552000; includeSubDomains")))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What every server reads of a token.
+#[derive(Clone, Deserialize)]
+#[allow(dead_code, reason = "reading them is the work")]
+struct Claims {
+    sub: String,
+}
+
+async fn peers(mode: &str, bare: Router, secret: &Secret) -> Router {
+    let limit = GovernorConfigBuilder::default()
+        .period(Duration::from_nanos(1))
+        .burst_size(100_000_000)
+        .use_headers()
+        .finish()
+        .unwrap();
+    let limit = GovernorLayer::new(Arc::new(limit));
+    let helmet = tower_helmet::HelmetLayer::with_defaults();
+    let body = RequestBodyLimitLayer::new(BODY_BYTES);
+    let around = ServiceBuilder::new().layer(helmet.clone()).layer(limit.clone());
+    match mode {
+        "peers" => bare.layer(body).layer(oauth2(secret).await.into_layer::<Body>()).layer(limit).layer(helmet),
+        "peers-around" => {
+            let around = around.layer(oauth2(secret).await.into_layer::<Body>());
+            Router::new().fallback_service(around.service(bare.layer(body)))
+        }
+        "peers-extractor" => {
+            jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().expect("nobody else chose");
+            let handler = get(async |_: axum_jwt_auth::Claims<Claims>| "hello");
+            let router = Router::new().route("/", handler).layer(body).with_state(decoder(secret));
+            Router::new().fallback_service(around.service(router))
+        }
+        _ => panic!("one of {MODES:?}"),
+    }
+}
+
+async fn oauth2(secret: &Secret) -> OAuth2ResourceServer<Claims> {
+    let k = URL_SAFE_NO_PAD.encode(secret.expose());
+    let jwks = json!({"keys": [{"kty": "oct", "kid": "k1", "alg": "HS256", "k": k}]});
+    let tenant = TenantConfiguration::static_builder(jwks.to_string())
+        .claims_validation(ClaimsValidationSpec::recommended(ISSUER, &vec![AUDIENCE.to_owned()]))
+        .allowed_algorithms(&["HS256".parse().expect("a name")])
+        .build()
+        .expect("a good key");
+    OAuth2ResourceServer::builder().add_tenant(tenant).build().await.expect("a good setup")
+}
+
+fn decoder(secret: &Secret) -> Decoder<Claims> {
+    let key = jsonwebtoken::DecodingKey::from_secret(secret.expose());
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    validation.set_issuer(&[ISSUER]);
+    validation.set_audience(&[AUDIENCE]);
+    validation.validate_nbf = true;
+    Arc::new(LocalDecoder::new(vec![key], validation).expect("a good setup"))
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use portcullis::{
     ClientLayer, ConfigError, Context, DenyList, Head, Origin, Peer,
-    api_key::{ApiKeyLayer, ApiKeys, MemoryKeys, sqlite::SqliteKeys},
+    api_key::{ApiKeyLayer, ApiKeys, MemoryKeys, postgres::PostgresKeys, sqlite::SqliteKeys},
     cors::CorsPolicy,
     csrf::CsrfPolicy,
     headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
@@ -19,7 +19,7 @@ use portcullis::{
     password::PasswordHasher,
     problem,
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
-    refresh_token::{MemoryStore, RefreshTokens, sqlite::SqliteStore},
+    refresh_token::{MemoryStore, RefreshTokens, postgres::PostgresStore, sqlite::SqliteStore},
     secret::{Secret, Secrets},
     session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
@@ -308,13 +308,22 @@ async fn stores(
 ) -> Result<Stores, StartError> {
     let unusable = |error: Box<dyn Error + Send + Sync>| StartError::Store(error);
     let env = &settings.api_keys_env;
-    let path = settings.database_url.strip_prefix("sqlite://");
-    let (accounts, tokens, keys) = if settings.database_url == "memory:" {
+    let url = settings.database_url.as_str();
+    let (accounts, tokens, keys) = if url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
         let keys = ApiKeys::new(MemoryKeys::new(), env)?;
         (Accounts::memory(), tokens, keys)
+    } else if url.starts_with("postgres") {
+        let store = PostgresStore::connect(url).await;
+        let store = store.map_err(|error| unusable(error.into()))?;
+        let accounts = Accounts::postgres(store.pool().clone()).await;
+        let accounts = accounts.map_err(|error| unusable(error.into()))?;
+        let keys = PostgresKeys::new(store.pool().clone()).await;
+        let keys = keys.map_err(|error| unusable(error.into()))?;
+        let tokens = RefreshTokens::new(store, secrets);
+        (accounts, tokens, ApiKeys::new(keys, env)?)
     } else {
-        let store = match path {
+        let store = match url.strip_prefix("sqlite://") {
             Some(path) => SqliteStore::open(path).await,
             None => SqliteStore::in_memory().await,
         };
@@ -326,9 +335,9 @@ async fn stores(
         let tokens = RefreshTokens::new(store, secrets);
         (accounts, tokens, ApiKeys::new(keys, env)?)
     };
-    let deny_list = match path {
-        Some(_) => DenyList::pending(context, keep),
-        None => {
+    let deny_list = match url.contains("://") {
+        true => DenyList::pending(context, keep),
+        false => {
             // What a process before this one ended is not known: all of its tokens are over.
             let deny_list = DenyList::since_start(context, keep);
             let second = Duration::from_secs(1);

@@ -417,11 +417,13 @@ impl Reader<'_> {
             || url == "sqlite::memory:"
             || url
                 .strip_prefix("sqlite://")
-                .is_some_and(|path| !path.is_empty());
+                .or_else(|| url.strip_prefix("postgres://"))
+                .or_else(|| url.strip_prefix("postgresql://"))
+                .is_some_and(|rest| !rest.is_empty());
         if !known {
             self.fault(
                 "DATABASE_URL",
-                "takes sqlite://PATH, sqlite::memory: or memory:",
+                "takes sqlite://PATH, sqlite::memory:, postgres://… or memory:",
             );
         }
         Some(url)

@@ -34,7 +34,7 @@ use sqlx::{
 use super::{
     CreateOutcome, EndReason, Ended, NewSession, RefreshTokenStore, RevokeOutcome, RevokedSubject,
     RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
-    sql::{read, read_end, read_id, refused, sweep_day},
+    sql::{read, read_end, read_id, sweep_day},
 };
 use crate::{refresh_token::Lineage, store_error::sql::failed, time::UnixMillis};
 
@@ -228,7 +228,9 @@ impl RefreshTokenStore for PostgresStore {
         Ok(match rotated {
             Some(row) => RotateOutcome::Rotated(read(&row)?.0),
             // A statement of its own, whose snapshot is younger than the wait for the winner.
-            None => refused(&rotation, self.row(&mut connection, rotation.id).await?),
+            None => {
+                RotateOutcome::refused(&rotation, self.row(&mut connection, rotation.id).await?)
+            }
         })
     }
 

@@ -33,7 +33,7 @@ use tokio::sync::Mutex;
 use super::{
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
-    sql::{read, read_end, read_id, refused, sweep_day},
+    sql::{read, read_end, read_id, sweep_day},
 };
 use crate::{store_error::sql::failed, time::UnixMillis};
 
@@ -204,7 +204,7 @@ impl RefreshTokenStore for SqliteStore {
         drop(writer);
         Ok(match rotated.first() {
             Some(row) => RotateOutcome::Rotated(read(row)?.0),
-            None => refused(&rotation, self.row(rotation.id).await?),
+            None => RotateOutcome::refused(&rotation, self.row(rotation.id).await?),
         })
     }
 

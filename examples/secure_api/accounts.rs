@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use portcullis::time::UnixMillis;
+use portcullis::{
+    audit::{self, Line, Verdict},
+    time::UnixMillis,
+};
 use sqlx::{PgPool, SqlitePool};
 
 /// A user.
@@ -118,6 +121,22 @@ impl Accounts {
             }
             Self::Sqlite(pool) => insert!(pool, account, now),
             Self::Postgres(pool) => insert!(pool, account, now),
+        }
+    }
+
+    /// The checklist's line, by the live connection.
+    pub(crate) async fn audited(&self) -> Line {
+        match self {
+            Self::Memory(_) => Line::new(
+                "database",
+                "sessions are stored securely in a database",
+                Verdict::Operators,
+                "the data are in memory and end with the process",
+            )
+            .set_by("DATABASE_URL")
+            .to_do("name a file or a server"),
+            Self::Sqlite(pool) => audit::sqlite(pool).await,
+            Self::Postgres(pool) => audit::postgres(pool).await,
         }
     }
 

@@ -42,6 +42,13 @@ pub(crate) struct App {
     pub(crate) context: Context,
 }
 
+/// The service, and what its program needs of its parts.
+pub(crate) struct Service {
+    pub(crate) edge: Edge<Router>,
+    pub(crate) health: Health,
+    pub(crate) app: Arc<App>,
+}
+
 /// Why the service cannot start.
 pub(crate) enum StartError {
     /// A setting that only the part which uses it can judge.
@@ -73,10 +80,7 @@ pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> 
 }
 
 /// The whole service, at the address that it is served on.
-pub(crate) async fn service(
-    settings: &Settings,
-    addr: SocketAddr,
-) -> Result<(Edge<Router>, Health, ApiKeys), StartError> {
+pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Service, StartError> {
     let context = Context::new();
     let access = secrets(settings.jwt_secrets.as_ref(), "JWT_SECRET");
     let refresh = secrets(settings.jwt_refresh_secrets.as_ref(), "JWT_REFRESH_SECRET");
@@ -156,13 +160,17 @@ pub(crate) async fn service(
         throttle,
         sessions: sessions.clone(),
         endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
-        keys: keys.clone(),
+        keys,
         metrics: metrics::Metrics::install(settings)?,
         context,
     });
     let health = Health::new(sessions);
-    let router = router(&stack, uploads(settings)?, health.clone(), &app)?.with_state(app);
-    Ok((stack.around(router), health, keys))
+    let router = router(&stack, uploads(settings)?, health.clone(), &app)?;
+    Ok(Service {
+        edge: stack.around(router.with_state(Arc::clone(&app))),
+        health,
+        app,
+    })
 }
 
 fn router(

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use infer::{archive, audio, image, video};
 
-use super::ending::Ending;
+use super::{ending::Ending, svg};
 
 /// Tells files by their first bytes.
 ///
@@ -72,8 +72,9 @@ pub struct Signatures;
 
 impl TypeDetector for Signatures {
     fn test_for(&self, media_type: &str) -> Option<TypeTest> {
-        let known = Known::of(media_type)?;
-        Some(TypeTest::new(known.test?))
+        (media_type != SVG)
+            .then(|| Known::of(media_type))?
+            .map(|known| TypeTest::new(known.test))
     }
 }
 
@@ -83,7 +84,7 @@ pub(super) struct Known {
     pub(super) name: &'static str,
     aliases: &'static [&'static str],
     pub(super) extensions: &'static [&'static str],
-    test: Option<fn(&[u8]) -> bool>,
+    pub(super) test: fn(&[u8]) -> bool,
     pub(super) ending: fn() -> Ending,
 }
 
@@ -122,7 +123,7 @@ const fn known(
         name,
         aliases,
         extensions,
-        test: Some(test),
+        test,
         ending,
     }
 }
@@ -161,21 +162,46 @@ fn is_ico(head: &[u8]) -> bool {
     image::is_ico(head) && head.get(4..6).is_some_and(|count| count != [0, 0])
 }
 
-/// Text: UTF-8 without control characters, and nothing that a browser takes for a page.
-fn is_text(head: &[u8]) -> bool {
+/// An OpenDocument tells its type in its first entry, which is neither compressed nor padded.
+fn is_open_document(head: &[u8], media_type: &str) -> bool {
+    let size = media_type.len().to_le_bytes();
+    head.starts_with(b"PK\x03\x04")
+        && head.get(8..10) == Some(&[0, 0])
+        && head.get(18..20) == Some(&size[..2])
+        && head.get(26..30) == Some(&[8, 0, 0, 0])
+        && head.get(30..).is_some_and(|rest| {
+            let rest = rest.strip_prefix(b"mimetype");
+            rest.is_some_and(|rest| rest.starts_with(media_type.as_bytes()))
+        })
+}
+
+/// UTF-8 without control characters.
+fn plain_text(head: &[u8]) -> Option<&str> {
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
         // The window may have cut a character.
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
         }
-        Err(_) => return false,
+        Err(_) => return None,
     };
     let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
+    valid.chars().all(plain).then_some(valid)
+}
+
+fn is_svg(head: &[u8]) -> bool {
+    plain_text(head).is_some_and(svg::is_svg)
+}
+
+/// Text in which nothing is that a browser takes for a page.
+fn is_text(head: &[u8]) -> bool {
+    let Some(valid) = plain_text(head) else {
+        return false;
+    };
     let start = valid.trim_start_matches('\u{feff}').trim_start().as_bytes();
     let page = matches!(start, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
     let program = start.starts_with(b"#!");
-    valid.chars().all(plain) && !page && !program
+    !page && !program
 }
 
 /// Text that begins as a value of JSON does.
@@ -218,6 +244,12 @@ fn is_tar(head: &[u8]) -> bool {
     archive::is_tar(head) && !others.iter().any(|other| head.starts_with(other))
 }
 
+const ODT: &str = "application/vnd.oasis.opendocument.text";
+const ODS: &str = "application/vnd.oasis.opendocument.spreadsheet";
+const ODP: &str = "application/vnd.oasis.opendocument.presentation";
+/// Allowed by name only.
+pub(super) const SVG: &str = "image/svg+xml";
+
 #[rustfmt::skip]
 const KNOWN: &[Known] = &[
     known("image/png", &["image/x-png"], &["png"], is_png, Ending::png),
@@ -233,6 +265,10 @@ const KNOWN: &[Known] = &[
     known("application/vnd.openxmlformats-officedocument.wordprocessingml.document", &[], &["docx"], is_package, Ending::docx),
     known("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", &[], &["xlsx"], is_package, Ending::xlsx),
     known("application/vnd.openxmlformats-officedocument.presentationml.presentation", &[], &["pptx"], is_package, Ending::pptx),
+    known(ODT, &[], &["odt"], |head| is_open_document(head, ODT), || Ending::open_document(ODT)),
+    known(ODS, &[], &["ods"], |head| is_open_document(head, ODS), || Ending::open_document(ODS)),
+    known(ODP, &[], &["odp"], |head| is_open_document(head, ODP), || Ending::open_document(ODP)),
+    known(SVG, &["image/svg"], &["svg"], is_svg, Ending::svg),
     known("application/gzip", &["application/x-gzip"], &["gz", "tgz"], archive::is_gz, Ending::none),
     known("application/x-bzip2", &["application/bzip2"], &["bz2"], archive::is_bz2, Ending::none),
     known("application/x-xz", &[], &["xz"], archive::is_xz, Ending::none),

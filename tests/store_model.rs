@@ -358,7 +358,7 @@ fn the_store_in_postgresql_is_the_map() {
         return;
     };
     let url = server.url();
-    check(60, async || {
+    check(30, async || {
         let store = PostgresStore::connect(&url).await.unwrap();
         sqlx::raw_sql("TRUNCATE portcullis_sessions, portcullis_subjects")
             .execute(store.pool())

@@ -101,7 +101,12 @@ if step == 'rotate' then
     row[GENERATION], row[CURRENT], row[SEED], row[KEY] = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
     row[LAST_USED] = now
     local is_earlier = tonumber(idle_end) < tonumber(row[ABSOLUTE_END])
-    row[EXPIRES] = is_earlier and idle_end or row[ABSOLUTE_END]
+    local expires = is_earlier and idle_end or row[ABSOLUTE_END]
+    -- One that ends later is found in its old place and put off.
+    if tonumber(expires) < tonumber(row[EXPIRES]) then
+        call('ZADD', DUE, expires, 's' .. id)
+    end
+    row[EXPIRES] = expires
     if ip ~= '' then
         row[IP] = ip
     end

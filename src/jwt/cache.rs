@@ -235,3 +235,46 @@ impl Hasher for Digested {
 /// More than 128 bits of a signature in base64url: enough to tell tokens apart.
 const SIGNATURE_END: usize = 23;
 const MAX_SHARDS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        jwt::{AccessToken, Algorithm, Issuer, KeySet, SigningKey, Verifier},
+        secret::{Secret, Secrets},
+        time::UnixMillis,
+    };
+
+    /// Two threads may verify one token at once, and each remembers it.
+    #[test]
+    fn h08_a_token_that_is_remembered_twice_counts_once() {
+        let secret = Secret::generate();
+        let signing = SigningKey::secret(Algorithm::HS256, &secret).unwrap();
+        let now = UnixMillis::from_secs(1_700_000_000);
+        let issuer = Issuer::new(signing, "issuer", "audience").unwrap();
+        let keys = KeySet::from_secrets(Algorithm::HS256, &Secrets::new(secret)).unwrap();
+        let prepared = Arc::clone(keys.current().keys().next().unwrap());
+        let verifier = Verifier::new(keys, "issuer", "audience").unwrap();
+        let issued = issuer.issue(&AccessToken::new("subject"), now).unwrap();
+        let token = issued.as_str();
+        let verified = verifier.verify(token, now).unwrap();
+
+        let cache = Cache::new(CacheLimits::new());
+        let size = || {
+            let shards = cache.shards.iter().map(|shard| shard.read().unwrap());
+            let of = |shard: RwLockReadGuard<'_, Shard>| {
+                (shard.entries.len(), shard.order.len(), shard.bytes)
+            };
+            shards.map(of).fold((0, 0, 0), |sum, of| {
+                (sum.0 + of.0, sum.1 + of.1, sum.2 + of.2)
+            })
+        };
+        cache.remember(token, &verified, &prepared);
+        let once = size();
+        assert_eq!((once.0, once.1), (1, 1));
+        cache.remember(token, &verified, &prepared);
+        assert_eq!(size(), once);
+        cache.forget::<()>(token.as_bytes());
+        assert_eq!(size(), (0, 0, 0));
+    }
+}

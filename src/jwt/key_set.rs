@@ -324,7 +324,7 @@ impl Next {
 }
 
 impl Keys {
-    fn keys(&self) -> impl Iterator<Item = &Arc<Prepared>> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<Prepared>> {
         self.all.iter().map(|slot| &slot.key)
     }
 

@@ -327,6 +327,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_older_than_the_process_is_refused() {
+        let clock = ManualClock::new();
+        let context = Context::new().with_clock(clock.clone());
+        let list = DenyList::since_start(&context, QUARTER);
+        let (keys, now) = (DenyKeys::new("u"), clock.wall().as_secs());
+        assert_eq!(list.check(&keys, now), Err(Denied::Revoked));
+        assert_eq!(list.check(&keys, now + 1), Ok(()));
+        assert_eq!(list.earliest_issue("u"), now + 1);
+    }
+
+    #[test]
+    fn a_session_that_is_denied_again_stays_denied_from_then_on() {
+        let (clock, list) = list(10);
+        let keys = DenyKeys::new("u").with_session("s");
+        list.deny_session("s");
+        clock.advance(QUARTER);
+        list.deny_session("s");
+        clock.advance(MARGIN + Duration::from_secs(1));
+        list.deny_session("other");
+        assert_eq!(list.check(&keys, i64::MAX), Err(Denied::Revoked));
+    }
+
+    #[test]
+    fn a_full_list_goes_by_the_latest_time_that_its_entries_saw() {
+        let (clock, list) = list(1);
+        let ahead = clock.wall().saturating_add(QUARTER);
+        let behind = clock.wall();
+        clock.set_wall(ahead);
+        list.deny_session("s");
+        clock.set_wall(behind);
+        clock.advance(Duration::from_secs(1));
+        list.deny_session("s");
+        list.deny_session("drives the other out");
+        // A token of the session that was made while the clock was ahead.
+        let keys = DenyKeys::new("u").with_session("s");
+        assert_eq!(list.check(&keys, ahead.as_secs()), Err(Denied::Revoked));
+    }
+
+    #[test]
     fn a_subject_is_denied_up_to_the_second_and_not_after() {
         let (clock, list) = list(10);
         let now = clock.wall().as_secs();

@@ -319,11 +319,7 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Identity {
         parts: &mut http::request::Parts,
         _: &S,
     ) -> Result<Self, Self::Rejection> {
-        parts
-            .extensions
-            .get()
-            .cloned()
-            .ok_or_else(|| nobody(crate::challenge::BEARER))
+        parts.extensions.get().cloned().ok_or_else(nobody)
     }
 }
 
@@ -339,8 +335,13 @@ impl<S: Sync> axum::extract::OptionalFromRequestParts<S> for Identity {
     }
 }
 
+/// The refusal of a request that nobody vouches for, where no setting reaches.
+pub(crate) fn nobody() -> crate::rejection::Rejection {
+    nobody_challenged(crate::challenge::BEARER)
+}
+
 /// The refusal of a request that nobody vouches for.
-pub(crate) fn nobody(challenge: http::HeaderValue) -> crate::rejection::Rejection {
+pub(crate) fn nobody_challenged(challenge: http::HeaderValue) -> crate::rejection::Rejection {
     use crate::rejection::{Rejection, RejectionKind};
 
     Rejection::new(RejectionKind::Unauthenticated, "identity", "missing")

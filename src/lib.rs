@@ -21,6 +21,8 @@
 
 #[cfg(feature = "api-key")]
 pub mod api_key;
+#[cfg(feature = "audit")]
+pub mod audit;
 pub mod authorize;
 pub mod body;
 pub mod body_limit;

@@ -26,6 +26,8 @@ pub enum StoreErrorKind {
     Conflict,
     /// What it holds cannot be read.
     Corrupt,
+    /// What it held is gone.
+    Lost,
     /// Its tables are of another version.
     SchemaMismatch,
     /// It is set up so that it would lose sessions.
@@ -83,6 +85,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Full => "the store is full",
             StoreErrorKind::Conflict => "the id is taken",
             StoreErrorKind::Corrupt => "the store holds what cannot be read",
+            StoreErrorKind::Lost => "the store lost what it held",
             StoreErrorKind::SchemaMismatch => "the store's tables are of another version",
             StoreErrorKind::Misconfigured => "the store is set up to lose what it holds",
             StoreErrorKind::Other => "the store failed",
@@ -160,5 +163,44 @@ pub(crate) mod sql {
             11 | 26 => StoreErrorKind::Corrupt,
             _ => StoreErrorKind::Other,
         }
+    }
+}
+
+#[cfg(all(feature = "redis", feature = "refresh-token"))]
+pub(crate) mod redis {
+    use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+    use super::{StoreError, StoreErrorKind};
+
+    /// The failure of a call to Redis.
+    pub(crate) fn failed(error: RedisError) -> StoreError {
+        let kind = match (error.kind(), error.code()) {
+            _ if error.is_timeout() => StoreErrorKind::Timeout,
+            // What this crate's own scripts tell.
+            (_, Some("LOST")) => StoreErrorKind::Lost,
+            (_, Some("OOM")) => StoreErrorKind::Full,
+            (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+            | (ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig, _) => {
+                StoreErrorKind::Misconfigured
+            }
+            // A script that runs too long, a disk that takes no writes, replicas that are away.
+            (_, Some("BUSY" | "MISCONF" | "NOREPLICAS"))
+            | (ErrorKind::Io | ErrorKind::ClusterConnectionNotFound, _)
+            | (
+                ErrorKind::Server(
+                    ServerErrorKind::Ask
+                    | ServerErrorKind::BusyLoading
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::Moved
+                    | ServerErrorKind::ReadOnly
+                    | ServerErrorKind::TryAgain,
+                ),
+                _,
+            ) => StoreErrorKind::Unavailable,
+            (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => StoreErrorKind::Corrupt,
+            _ => StoreErrorKind::Other,
+        };
+        StoreError::new(kind).with_source(error)
     }
 }

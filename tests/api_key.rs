@@ -1,6 +1,8 @@
 //! API keys, through the layer and without it.
 #![cfg(feature = "api-key")]
 
+mod support;
+
 use std::{
     net::IpAddr,
     sync::{
@@ -35,6 +37,26 @@ mod conformance {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_store_in_memory() {
         portcullis::api_key::conformance::check(|| async { MemoryKeys::new() }).await;
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_store_in_postgresql() {
+        use portcullis::api_key::postgres::PostgresKeys;
+
+        let Some(server) = super::support::postgres::Postgres::start() else {
+            return;
+        };
+        let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
+        let keys = PostgresKeys::new(pool.clone()).await.unwrap();
+        portcullis::api_key::conformance::check(|| async {
+            sqlx::raw_sql("TRUNCATE portcullis_api_keys")
+                .execute(&pool)
+                .await
+                .unwrap();
+            keys.clone()
+        })
+        .await;
     }
 
     #[cfg(feature = "sqlite")]

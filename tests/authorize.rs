@@ -95,6 +95,10 @@ async fn roles_and_predicates_decide() {
     let ops = || Some(caller().with_roles(["ops"]));
     assert_eq!(call(&admin, ops()).await.status(), 403);
     assert_eq!(call(&either, ops()).await.status(), 200);
+    let both = RequireRoleLayer::all(["admin", "ops"]).unwrap();
+    assert_eq!(call(&both, ops()).await.status(), 403);
+    let two = caller().with_roles(["ops", "admin"]);
+    assert_eq!(call(&both, Some(two)).await.status(), 200);
     let keys_only = RequireLayer::new("not_a_key", |identity| {
         identity.kind() == IdentityKind::ApiKey
     });

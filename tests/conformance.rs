@@ -118,6 +118,79 @@ mod postgres {
     }
 }
 
+#[cfg(feature = "redis")]
+mod redis {
+    use std::{
+        cell::Cell,
+        rc::Rc,
+        sync::{Arc, Mutex},
+    };
+
+    use portcullis::refresh_token::redis::RedisStore;
+
+    use super::{
+        support::redis::{Redis, RedisCluster},
+        *,
+    };
+
+    /// An empty database for each store; to open one again, the server is killed and comes back.
+    #[test]
+    fn the_store_in_redis() {
+        let durable = [
+            "--databases",
+            "100",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ];
+        let Some(server) = Redis::start_with(&durable) else {
+            return;
+        };
+        let server = Arc::new(Mutex::new(server));
+        let database = Rc::new(Cell::new(0));
+        let open = |server: &Redis, database| {
+            let url = format!("{}?db={database}", server.url());
+            async move { RedisStore::connect(&url).await.unwrap() }
+        };
+        let (again, current) = (server.clone(), database.clone());
+        let fresh = move || {
+            database.set(database.get() + 1);
+            open(&server.lock().unwrap(), database.get())
+        };
+        let reopen = move |store: Arc<RedisStore>| {
+            let mut server = again.lock().unwrap();
+            // The other handle's connection would tell that it was cut.
+            if Arc::strong_count(&store) == 1 {
+                server.kill();
+                server.start_again();
+            }
+            open(&server, current.get())
+        };
+        Suite::new(fresh).with_reopen(reopen).check();
+    }
+
+    #[test]
+    fn the_store_in_a_redis_cluster() {
+        let Some(cluster) = RedisCluster::start() else {
+            return;
+        };
+        let urls = cluster.urls();
+        let open = |urls: Vec<String>| async move {
+            let urls = urls.iter().map(String::as_str);
+            RedisStore::connect_cluster(urls).await.unwrap()
+        };
+        let again = urls.clone();
+        let fresh = move || {
+            cluster.flush();
+            open(urls.clone())
+        };
+        Suite::new(fresh)
+            .with_reopen(move |_| open(again.clone()))
+            .check();
+    }
+}
+
 fn broken(mistake: Mistake) -> BrokenRules {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)

@@ -442,6 +442,10 @@ fn the_issuer_clamps_and_refuses() {
         assert_eq!(refused.unwrap_err(), IssueError::ReservedClaim);
     }
     assert!(setup.issuer.issue(&AccessToken::new(""), now).is_err());
+    for (issuer, audience) in [("", AUDIENCE), (ISSUER, "")] {
+        let key = SigningKey::secret(Algorithm::HS256, &setup.secret).unwrap();
+        assert!(Issuer::new(key, issuer, audience).is_err());
+    }
     for ttl in [0, 3_601] {
         let issuer = setup.issuer.clone();
         assert!(issuer.with_ttl(Duration::from_secs(ttl)).is_err());

@@ -180,6 +180,9 @@ async fn a_stalling_source_holds_up_no_token() {
     pass(9).await;
     assert_eq!(source.asked(), asked + 1);
     assert_eq!(verdict(&verifier, &issuer, context.wall()), Ok(()));
+    // It is given up, and tried again.
+    pass(30).await;
+    assert!(source.asked() > asked + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use support::postgres::Postgres;
+use support::{load::Load, postgres::Postgres};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -264,6 +264,30 @@ async fn a_server_that_stops_is_503_and_no_logout() {
         server.start_again();
         current = tokens.refresh(token, None).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_under_load_logs_nobody_out() {
+    let Some(mut server) = Postgres::start() else {
+        return;
+    };
+    let store = PostgresStore::connect(&server.url()).await.unwrap();
+    let tokens = RefreshTokens::new(store, Secret::generate());
+    let load = Load::start(&tokens, 64).await;
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        match round {
+            0 => server.stop(),
+            1 => server.crash(),
+            _ => server.kill(),
+        }
+        let refused = tokens.health().await.unwrap_err();
+        assert_eq!(Rejection::from(&refused).status(), 503);
+        server.start_again();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (refreshed, refused) = load.end().await;
+    assert!(refreshed > 64 && refused > 0, "{refreshed} {refused}");
 }
 
 #[tokio::test]

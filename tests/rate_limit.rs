@@ -42,6 +42,9 @@ fn from(ip: &str) -> Request<Body> {
     request
 }
 
+/// Makes requests.
+type Made<'a> = &'a dyn Fn() -> Request<Body>;
+
 /// What the layer answers a request.
 async fn answer(layer: &RateLimitLayer, request: Request<Body>) -> Response<Body> {
     let service = layer.layer(tower::service_fn(inner));
@@ -187,7 +190,11 @@ async fn one_client_has_one_key_and_its_network_a_larger_one() {
     let layer = RateLimitLayer::new([Policy::strict("auth", 2, WINDOW).unwrap()]);
     for ip in ["203.0.113.7", "::ffff:203.0.113.7", "::ffff:cb00:7107"] {
         admitted(&layer, 1, ip).await;
+        let key = Key::client(ip.parse().unwrap());
+        assert_eq!(key, Key::client("203.0.113.7".parse().unwrap()));
     }
+    let documentation = Key::client("2001:db8::1.2.3.4".parse().unwrap());
+    assert_ne!(documentation, Key::client("1.2.3.4".parse().unwrap()));
     assert_eq!(admitted(&layer, 1, "203.0.113.7").await, 0);
     // Other IPv4 clients of a dual-stack listener are not in that bucket.
     assert_eq!(admitted(&layer, 3, "::ffff:203.0.113.8").await, 2);
@@ -541,6 +548,140 @@ async fn legacy_fields_are_a_choice() {
     assert!(!response.headers().contains_key("x-ratelimit-limit"));
 }
 
+#[tokio::test]
+async fn a_request_is_counted_once_however_many_layers_it_passes() {
+    let by_header = |head: portcullis::Head<'_>| head.headers.get("x-tenant").map(Key::of);
+    let from_peer = || {
+        let mut request = Request::new(Body::default());
+        let peer = Peer::new("203.0.113.9:80".parse().unwrap());
+        request.extensions_mut().insert(peer);
+        request
+    };
+    let by_tenant = || {
+        let request = Request::builder().header("x-tenant", "a");
+        request.body(Body::default()).unwrap()
+    };
+    let general = || Policy::strict("general", 10, WINDOW).unwrap();
+    let requests: [(&str, Policy, Made<'_>); 6] = [
+        ("IPv4", general(), &|| from("203.0.113.7")),
+        ("IPv6", general(), &|| from("2001:db8::7")),
+        ("a peer", general(), &from_peer),
+        ("a header", general().by(by_header), &by_tenant),
+        ("no key", general(), &|| Request::new(Body::default())),
+        ("failures", general().failures_only(), &|| {
+            from("203.0.113.7")
+        }),
+    ];
+    for (name, policy, request) in requests {
+        let gives_back = name == "failures";
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&told);
+        let context = Context::new().with_events(move |event: &SecurityEvent| {
+            sink.lock().unwrap().push((event.kind(), event.reason()));
+        });
+        let auth = Policy::strict("auth", 3, WINDOW)
+            .unwrap()
+            .by(|_| Some(Key::of("all")));
+        let layer = RateLimitLayer::new([policy, auth])
+            .with_fields(FieldsVersion::Draft10)
+            .with_context(context);
+        let around = layer.only(["general"]).unwrap();
+        // Outermost a layer for all, a layer that finds the client, and the route's own two.
+        let service = around.layer(
+            portcullis::client::ClientLayer::new(portcullis::TrustedProxies::none())
+                .layer(layer.layer(around.layer(tower::service_fn(inner)))),
+        );
+        for count in 1..=3 {
+            let response = service.clone().oneshot(request()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let fields: Vec<_> = response.headers().get_all("ratelimit").iter().collect();
+            let left = if gives_back { 9 } else { 10 - count };
+            assert_eq!(fields.len(), 2, "{name}");
+            let [auth, general] = fields[..] else {
+                unreachable!()
+            };
+            assert!(
+                auth.to_str()
+                    .unwrap()
+                    .starts_with(&format!(r#""auth";r={};"#, 3 - count))
+            );
+            assert!(
+                general
+                    .to_str()
+                    .unwrap()
+                    .starts_with(&format!(r#""general";r={left};"#)),
+                "{name}: {general:?}"
+            );
+        }
+        let twice = (EventKind::Misconfigured, Some("applied_twice"));
+        let told: Vec<_> = told.lock().unwrap().drain(..).collect();
+        assert_eq!(
+            told.iter().filter(|event| **event == twice).count(),
+            1,
+            "{name}"
+        );
+        // What the inner one refuses stays counted by the outer one, and is refused to all.
+        let refused = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(refused.status(), 429);
+        let response = answer(&around, request()).await;
+        let left = if gives_back { 8 } else { 5 };
+        assert!(
+            field(&response, "ratelimit").starts_with(&format!(r#""general";r={left};"#)),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn clients_are_told_apart_and_so_are_their_requests() {
+    let layer = RateLimitLayer::new([Policy::strict("auth", 2, WINDOW).unwrap()]);
+    let other = RateLimitLayer::new([Policy::strict("auth", 2, WINDOW).unwrap()]);
+    // Two layers of one name that share nothing both count.
+    let service = layer.layer(other.layer(tower::service_fn(inner)));
+    for expected in [200, 200, 429] {
+        let response = service.clone().oneshot(from("203.0.113.7")).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
+    assert_eq!(admitted(&other, 1, "203.0.113.7").await, 0);
+    // A client that is put into another request is the same client, and the request another one.
+    let seen = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&seen);
+    let service = layer.layer(tower::service_fn(move |request: Request<Body>| {
+        *keep.lock().unwrap() = request.extensions().get::<Client>().copied();
+        inner(request)
+    }));
+    service.oneshot(from("203.0.113.8")).await.unwrap();
+    let client = seen.lock().unwrap().unwrap();
+    assert_eq!(client, Client::new(client.ip(), false));
+    assert_eq!(admitted(&layer, 2, "203.0.113.8").await, 1);
+}
+
+/// The whole way of a forged header: the peer is asked first, and then the configured header alone.
+#[tokio::test]
+async fn a_forged_header_is_no_new_client() {
+    for (peer, clients) in [("198.51.100.66:4711", 1), ("10.0.0.1:443", 2)] {
+        let layer = RateLimitLayer::new([Policy::strict("auth", 2, WINDOW).unwrap()]);
+        let proxies = portcullis::TrustedProxies::new(["10.0.0.0/8"]).unwrap();
+        let service = portcullis::client::ClientLayer::new(proxies)
+            .layer(layer.layer(tower::service_fn(inner)));
+        let mut admitted = 0;
+        for forged in 0..40 {
+            let mut request = Request::new(Body::default());
+            let peer = Peer::new(peer.parse().unwrap());
+            request.extensions_mut().insert(peer);
+            // What the proxy appends is true; all that stands before it is the client's.
+            let line = format!("6.6.6.{forged}, 10.0.0.{forged}, 203.0.113.{}", forged % 2);
+            let headers = request.headers_mut();
+            headers.append("x-forwarded-for", line.parse().unwrap());
+            headers.append("forwarded", format!("for=6.6.6.{forged}").parse().unwrap());
+            headers.append("x-real-ip", format!("6.6.6.{forged}").parse().unwrap());
+            let response = service.clone().oneshot(request).await.unwrap();
+            admitted += u32::from(response.status() == 200);
+        }
+        assert_eq!(admitted, clients * 2);
+    }
+}
+
 /// A dual-stack listener sees IPv4 clients as IPv4-mapped ones: they must not share a bucket.
 #[tokio::test]
 async fn two_ipv4_clients_of_a_real_dual_stack_socket_are_two() {
@@ -610,35 +751,77 @@ fn list(text: &str) -> Vec<(String, BTreeMap<String, i64>)> {
     list.into_iter().map(item).collect()
 }
 
+/// A whole number, as a reader of RFC 9651 finds it.
+fn integer(text: &str) -> i64 {
+    let item: sfv::Item = sfv::Parser::new(text).parse().expect(text);
+    assert!(item.params.is_empty());
+    item.bare_item.as_integer().expect("a whole number").into()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn every_field_is_read_back_by_a_strict_reader(
-        name in "[ -~]{1,64}",
-        limit in 1_u32..100_000_000,
-        millis in 1_u64..31_000_000_000,
+        policies in prop::collection::vec(
+            ("[ -~]{1,64}", 1_u32..100_000_000, 100_u64..31_000_000_000, any::<[bool; 2]>()),
+            1..7,
+        ),
+        epoch in any::<bool>(),
     ) {
-        let window = Duration::from_millis(millis);
-        let policy = Policy::strict(&*name, limit, window).unwrap();
-        let layer = RateLimitLayer::new([policy]).with_fields(FieldsVersion::Draft10);
+        let made = |(name, limit, millis, [smooth, cheap]): &(String, u32, u64, [bool; 2])| {
+            let window = Duration::from_millis(*millis);
+            let make = if *smooth { Policy::smooth } else { Policy::strict };
+            // The dearest request spends the limit at once, or in three.
+            let cost = if *cheap { 1 } else { limit.div_ceil(3) };
+            make(name.as_str(), *limit, window).unwrap().with_cost(cost).unwrap()
+        };
+        let reset = if epoch { LegacyReset::Epoch } else { LegacyReset::Delta };
+        let layer = RateLimitLayer::new(policies.iter().map(made))
+            .with_fields(FieldsVersion::Draft10)
+            .with_legacy_fields(reset);
         let (_clock, layer) = with_clock(layer);
-        let mut left = limit;
-        for _ in 0..3 {
+        let expected: Vec<_> = layer.policies().cloned().collect();
+        let mut used = vec![0; expected.len()];
+        for _ in 0..5 {
             let response = tokio_test::block_on(answer(&layer, from("203.0.113.7")));
-            let policies = list(field(&response, "ratelimit-policy"));
-            let limits = list(field(&response, "ratelimit"));
-            prop_assert_eq!(&policies[0].0, &name);
-            prop_assert_eq!(policies[0].1["q"], i64::from(limit));
-            prop_assert_eq!(policies[0].1["w"] as u64, millis.div_ceil(1_000));
-            prop_assert_eq!(&limits[0].0, &name);
-            let refused = left == 0;
-            left = left.saturating_sub(1);
-            prop_assert_eq!(limits[0].1["r"], i64::from(left));
-            prop_assert!(limits[0].1["t"] >= 1);
+            let told = list(field(&response, "ratelimit-policy"));
+            prop_assert_eq!(told.len(), expected.len());
+            for ((name, told), policy) in told.iter().zip(&expected) {
+                prop_assert_eq!(&**name, policy.name());
+                prop_assert_eq!(told["q"], i64::from(policy.limit()));
+                prop_assert_eq!(told["w"] as u128, policy.window().as_millis().div_ceil(1_000));
+                prop_assert_eq!(told.len(), 2);
+            }
+            let fits = |(policy, used): (&Policy, &u32)| used + policy.cost() <= policy.limit();
+            let refused = !expected.iter().zip(&used).all(fits);
+            prop_assert_eq!(response.status(), if refused { 429 } else { 200 });
+            if !refused {
+                let charges = used.iter_mut().zip(&expected);
+                charges.for_each(|(used, policy)| *used += policy.cost());
+            }
+            // One policy is told of, and all that is told is of that one.
+            let told = list(field(&response, "ratelimit"));
+            prop_assert_eq!(told.len(), 1);
+            let (name, told) = &told[0];
+            prop_assert_eq!(told.len(), 2);
+            let (left, wait) = (told["r"], told["t"]);
+            let is_told = |(policy, used): &(&Policy, &u32)| {
+                policy.name() == name && i64::from(policy.limit() - **used) == left
+            };
+            prop_assert!(expected.iter().zip(&used).any(|pair| is_told(&pair)));
+            let least = expected.iter().zip(&used).map(|(policy, used)| policy.limit() - used);
+            prop_assert!(refused || i64::from(least.min().unwrap()) == left);
+            prop_assert!(wait >= 1);
+            prop_assert_eq!(integer(field(&response, "x-ratelimit-remaining")), left);
+            let limit = integer(field(&response, "x-ratelimit-limit"));
+            let is_its = |policy: &Policy| policy.name() == name && i64::from(policy.limit()) == limit;
+            prop_assert!(expected.iter().any(is_its));
+            let reset = integer(field(&response, "x-ratelimit-reset"));
+            prop_assert_eq!(if epoch { reset - 1_767_225_600 } else { reset }, wait);
             if refused {
-                let wait: i64 = field(&response, "retry-after").parse().unwrap();
-                prop_assert_eq!(wait, limits[0].1["t"]);
+                // Whole seconds, never before there is more.
+                prop_assert!(integer(field(&response, "retry-after")) >= wait);
             }
         }
     }
@@ -669,6 +852,41 @@ fn threads_on_one_key_admit_exactly_the_limit() {
             }
         });
         assert_eq!(admitted.load(Ordering::Relaxed), exact, "{policy:?}");
+    }
+}
+
+/// At no time do more threads hold a charge than the limit, whoever gives back when.
+#[test]
+fn charges_and_refunds_side_by_side_never_pass_the_limit() {
+    for policy in [
+        Policy::strict("account", 3, WINDOW).unwrap(),
+        Policy::strict("account", 20, WINDOW).unwrap(),
+        Policy::smooth("account", 3, WINDOW).unwrap(),
+    ] {
+        let limit = policy.limit() as usize;
+        let (_clock, layer) = with_clock(RateLimitLayer::new([policy]));
+        let (limits, account) = (layer.handle(), Key::of("ada"));
+        let (held, admitted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let charges: Vec<_> = (0..limit)
+                            .map_while(|_| limits.charge("account", account).ok())
+                            .collect();
+                        let before = held.fetch_add(charges.len(), Ordering::SeqCst);
+                        assert!(before + charges.len() <= limit);
+                        admitted.fetch_add(charges.len(), Ordering::SeqCst);
+                        thread::yield_now();
+                        held.fetch_sub(charges.len(), Ordering::SeqCst);
+                        charges.into_iter().for_each(|charge| charge.refund());
+                    }
+                });
+            }
+        });
+        assert!(admitted.into_inner() >= limit);
+        let left = limits.peek("account", account).unwrap().left;
+        assert_eq!(left as usize, limit);
     }
 }
 

@@ -70,5 +70,7 @@ fn a_charge_costs_no_allocation_and_its_fields_one() {
 fn a_refusal_costs_few_allocations() {
     let auth = RateLimitLayer::new([Policy::strict("auth", 1, WINDOW).unwrap()]);
     let (count, bytes) = counted(Some(auth), 429);
-    assert!(count <= 8 && bytes <= 2_048, "{count} of {bytes} bytes");
+    // The labels of a counter are one.
+    let most = if cfg!(feature = "metrics") { 9 } else { 8 };
+    assert!(count <= most && bytes <= 2_048, "{count} of {bytes} bytes");
 }

@@ -179,6 +179,17 @@ async fn no_window_of_a_short_limit_holds_more_than_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_counted_once_however_many_layers_it_passes() {
+    let Some(redis) = Redis::start() else { return };
+    let layer = instance(&redis, [strict("auth", 2)]).await;
+    let service = layer.layer(layer.layer(tower::service_fn(inner)));
+    for expected in [200, 200, 429] {
+        let response = service.clone().oneshot(from("203.0.113.7")).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_policy_refuses_is_charged_to_none() {
     let Some(redis) = Redis::start() else { return };
     let policies = || [strict("wide", 10), strict("narrow", 2)];

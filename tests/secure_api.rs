@@ -8,6 +8,7 @@
     feature = "jwt",
     feature = "login-throttle",
     feature = "password",
+    feature = "postgres",
     feature = "rate-limit",
     feature = "sqlite",
     feature = "upload"
@@ -34,7 +35,10 @@ use reqwest::{
     multipart::{Form, Part},
 };
 use serde_json::{Value, json};
-use support::server::{Server, refused};
+use support::{
+    postgres::Postgres,
+    server::{Server, refused},
+};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -143,7 +147,49 @@ async fn a_used_token_ends_the_session_where_there_is_no_grace() {
 #[tokio::test]
 async fn sessions_and_logouts_survive_a_kill_and_a_restart() {
     let dir = Arc::new(TempDir::new().unwrap());
-    let secrets = [
+    survive_a_kill(&dir, &[]).await;
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = std::fs::metadata(dir.path().join("secure_api.db")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn sessions_in_postgresql_survive_it_and_its_outage() {
+    let Some(mut database) = Postgres::start() else {
+        return;
+    };
+    let url = database.url();
+    let vars = [("DATABASE_URL", &*url)];
+    let server = survive_a_kill(&Arc::new(TempDir::new().unwrap()), &vars).await;
+    let api = Api::new(&server);
+    let pair = api.login("alice").await;
+
+    database.crash();
+    let begun = Instant::now();
+    let body = json!({"refresh_token": refresh(&pair)});
+    for path in ["/auth/refresh", "/auth/logout", "/auth/login"] {
+        let body = if path == "/auth/login" {
+            &credentials("alice")
+        } else {
+            &body
+        };
+        let answer = api.post(path, body).await;
+        assert!(answer.headers().contains_key("retry-after"), "{path}");
+        problem(answer, 503).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(45));
+    // An access token needs no store.
+    let me = api.get("/api/me", access(&pair)).await;
+    assert_eq!(me.status(), StatusCode::OK);
+    database.start_again();
+    let next = api.refresh(refresh(&pair)).await;
+    let me = api.get("/api/me", access(&next)).await;
+    assert_eq!(me.status(), StatusCode::OK);
+}
+
+async fn survive_a_kill(dir: &Arc<TempDir>, vars: &[(&str, &str)]) -> Server {
+    let mut vars = vars.to_vec();
+    vars.extend([
         (
             "JWT_SECRET",
             "hex:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -152,8 +198,8 @@ async fn sessions_and_logouts_survive_a_kill_and_a_restart() {
             "JWT_REFRESH_SECRET",
             "hex:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
         ),
-    ];
-    let server = Server::start_in(dir.clone(), &secrets);
+    ]);
+    let server = Server::start_in(dir.clone(), &vars);
     let api = Api::new(&server);
     let kept = api.enter("alice").await;
     let ended = api.enter("bob").await;
@@ -161,7 +207,7 @@ async fn sessions_and_logouts_survive_a_kill_and_a_restart() {
         .await;
     server.kill();
 
-    let server = Server::start_in(dir.clone(), &secrets);
+    let server = Server::start_in(dir.clone(), &vars);
     let api = Api::new(&server);
     assert_eq!(
         api.get("/api/me", access(&kept)).await.status(),
@@ -175,10 +221,7 @@ async fn sessions_and_logouts_survive_a_kill_and_a_restart() {
         StatusCode::OK
     );
     api.login("alice").await;
-
-    use std::os::unix::fs::PermissionsExt as _;
-    let file = std::fs::metadata(dir.path().join("secure_api.db")).unwrap();
-    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    server
 }
 
 #[tokio::test]
@@ -1079,8 +1122,16 @@ async fn nothing_secret_reaches_the_log() {
     api.post("/auth/refresh", &json!({"refresh_token": refresh(&pair)}))
         .await;
     api.get("/api/me", &format!("{}x", access(&next))).await;
-    let log = server.log.lock().unwrap().clone();
-    assert!(log.contains("authn_token_reuse"), "{log}");
+    // Events are written behind the requests that they tell of.
+    let begun = Instant::now();
+    let log = loop {
+        let log = server.log.lock().unwrap().clone();
+        if log.contains("authn_token_reuse") {
+            break log;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{log}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
     for secret in [
         PASSWORD,
         access(&pair),

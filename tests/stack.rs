@@ -154,6 +154,24 @@ async fn a_subject_is_counted_behind_authentication() {
     }
 }
 
+/// The router's guard and the route's, and an edge between them that finds the client again.
+#[tokio::test]
+async fn a_limit_of_two_guards_counts_a_request_once() {
+    let (stack, _) = stack(two());
+    let guard = stack.route(Guard::new().limit("two")).unwrap();
+    let handler = service_fn(async |_: Request<GuardedBody<GuardedBody<Body>>>| {
+        Ok::<_, Infallible>(Response::new(Body::default()))
+    });
+    let service = stack.around(guard.layer(stack.around(guard.layer(handler))));
+    for status in [200, 200, 429] {
+        let mut request = Request::new(Body::default());
+        let peer = Peer::new("192.0.2.1:4711".parse().unwrap());
+        request.extensions_mut().insert(peer);
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+}
+
 #[tokio::test]
 async fn a_panic_is_a_500_with_the_headers() {
     let (stack, _) = stack(two());

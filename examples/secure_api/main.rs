@@ -5,6 +5,7 @@
 mod accounts;
 mod api;
 mod auth;
+mod checklist;
 mod health;
 mod keys;
 mod metrics;
@@ -55,11 +56,21 @@ async fn run(settings: Settings) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return failed(&error),
     };
-    let (service, health, keys) = match start::service(&settings, addr).await {
+    let service = match start::service(&settings, addr).await {
         Ok(service) => service,
         Err(start::StartError::Settings(fault)) => return unusable(&fault),
         Err(start::StartError::Store(error)) => return failed(&*error),
     };
+    if settings.is_production() {
+        let checklist = checklist::run(&settings, &service).await;
+        checklist.record();
+        if !checklist.holds() {
+            checklist.failing().for_each(|line| eprintln!("{line}"));
+            return ExitCode::from(2);
+        }
+        tracing::info!("the production checklist:\n{checklist}");
+    }
+    let start::Service { edge, health, app } = service;
     let probe = tokio::spawn(health.watch());
     println!("secure_api listening on http://{addr}");
     let stop = async move {
@@ -68,9 +79,9 @@ async fn run(settings: Settings) -> ExitCode {
             _ = terminate.recv() => {}
         }
     };
-    server::serve(listener, service, settings.trusted_proxies.clone(), stop).await;
+    server::serve(listener, edge, settings.trusted_proxies.clone(), stop).await;
     probe.abort();
-    if keys.flush().await.is_err() {
+    if app.keys.flush().await.is_err() {
         tracing::warn!("the last uses of API keys were not stored");
     }
     ExitCode::SUCCESS

@@ -9,7 +9,7 @@ use axum::{
 };
 use portcullis::{
     ClientLayer, ConfigError, Context, DenyList, Head, Origin, Peer,
-    api_key::{ApiKeyLayer, ApiKeys, MemoryKeys, sqlite::SqliteKeys},
+    api_key::{ApiKeyLayer, ApiKeys, MemoryKeys, postgres::PostgresKeys, sqlite::SqliteKeys},
     cors::CorsPolicy,
     csrf::CsrfPolicy,
     headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
@@ -19,7 +19,7 @@ use portcullis::{
     password::PasswordHasher,
     problem,
     rate_limit::{FieldsVersion, Policy, RateLimitLayer},
-    refresh_token::{MemoryStore, RefreshTokens, sqlite::SqliteStore},
+    refresh_token::{MemoryStore, RefreshTokens, postgres::PostgresStore, sqlite::SqliteStore},
     secret::{Secret, Secrets},
     session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
     stack::{Edge, Guard, SecurityStack, Settings},
@@ -40,6 +40,13 @@ pub(crate) struct App {
     pub(crate) keys: ApiKeys,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) context: Context,
+}
+
+/// The service, and what its program needs of its parts.
+pub(crate) struct Service {
+    pub(crate) edge: Edge<Router>,
+    pub(crate) health: Health,
+    pub(crate) app: Arc<App>,
 }
 
 /// Why the service cannot start.
@@ -73,10 +80,7 @@ pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> 
 }
 
 /// The whole service, at the address that it is served on.
-pub(crate) async fn service(
-    settings: &Settings,
-    addr: SocketAddr,
-) -> Result<(Edge<Router>, Health, ApiKeys), StartError> {
+pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Service, StartError> {
     let context = Context::new();
     let access = secrets(settings.jwt_secrets.as_ref(), "JWT_SECRET");
     let refresh = secrets(settings.jwt_refresh_secrets.as_ref(), "JWT_REFRESH_SECRET");
@@ -156,13 +160,17 @@ pub(crate) async fn service(
         throttle,
         sessions: sessions.clone(),
         endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
-        keys: keys.clone(),
+        keys,
         metrics: metrics::Metrics::install(settings)?,
         context,
     });
     let health = Health::new(sessions);
-    let router = router(&stack, uploads(settings)?, health.clone(), &app)?.with_state(app);
-    Ok((stack.around(router), health, keys))
+    let router = router(&stack, uploads(settings)?, health.clone(), &app)?;
+    Ok(Service {
+        edge: stack.around(router.with_state(Arc::clone(&app))),
+        health,
+        app,
+    })
 }
 
 fn router(
@@ -300,13 +308,22 @@ async fn stores(
 ) -> Result<Stores, StartError> {
     let unusable = |error: Box<dyn Error + Send + Sync>| StartError::Store(error);
     let env = &settings.api_keys_env;
-    let path = settings.database_url.strip_prefix("sqlite://");
-    let (accounts, tokens, keys) = if settings.database_url == "memory:" {
+    let url = settings.database_url.as_str();
+    let (accounts, tokens, keys) = if url == "memory:" {
         let tokens = RefreshTokens::new(MemoryStore::new(), secrets);
         let keys = ApiKeys::new(MemoryKeys::new(), env)?;
         (Accounts::memory(), tokens, keys)
+    } else if url.starts_with("postgres") {
+        let store = PostgresStore::connect(url).await;
+        let store = store.map_err(|error| unusable(error.into()))?;
+        let accounts = Accounts::postgres(store.pool().clone()).await;
+        let accounts = accounts.map_err(|error| unusable(error.into()))?;
+        let keys = PostgresKeys::new(store.pool().clone()).await;
+        let keys = keys.map_err(|error| unusable(error.into()))?;
+        let tokens = RefreshTokens::new(store, secrets);
+        (accounts, tokens, ApiKeys::new(keys, env)?)
     } else {
-        let store = match path {
+        let store = match url.strip_prefix("sqlite://") {
             Some(path) => SqliteStore::open(path).await,
             None => SqliteStore::in_memory().await,
         };
@@ -318,9 +335,9 @@ async fn stores(
         let tokens = RefreshTokens::new(store, secrets);
         (accounts, tokens, ApiKeys::new(keys, env)?)
     };
-    let deny_list = match path {
-        Some(_) => DenyList::pending(context, keep),
-        None => {
+    let deny_list = match url.contains("://") {
+        true => DenyList::pending(context, keep),
+        false => {
             // What a process before this one ended is not known: all of its tokens are over.
             let deny_list = DenyList::since_start(context, keep);
             let second = Duration::from_secs(1);

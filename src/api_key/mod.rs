@@ -56,6 +56,8 @@ mod record;
 mod service;
 mod store;
 
+#[cfg(feature = "postgres")]
+pub use self::store::postgres;
 #[cfg(feature = "sqlite")]
 pub use self::store::sqlite;
 pub use self::{

@@ -8,7 +8,7 @@ use crate::{
     challenge::Challenge,
     error::ConfigError,
     head::Head,
-    identity::{Identity, nobody},
+    identity::{Identity, nobody_challenged},
     rejection::{Rejection, RejectionKind},
     time::UnixMillis,
 };
@@ -113,7 +113,7 @@ impl Requirement {
         challenges: &Challenges,
     ) -> Result<(), Rejection> {
         let Some(identity) = head.extensions.get::<Identity>() else {
-            return Err(nobody(challenges.nobody.clone()));
+            return Err(nobody_challenged(challenges.nobody.clone()));
         };
         if self.rule.admits(identity, now) {
             return Ok(());

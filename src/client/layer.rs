@@ -116,7 +116,7 @@ where
 
     fn call(&mut self, mut request: Request<A>) -> S::Future {
         if let Some(client) = self.layer.resolve(Head::of(&request)) {
-            request.extensions_mut().insert(client);
+            client.leave(request.extensions_mut());
         }
         self.inner.call(request)
     }

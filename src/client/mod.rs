@@ -29,12 +29,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "rate-limit")]
+mod counted_by;
 mod forwarded;
 mod layer;
 mod peer;
 mod prefix;
 mod proxies;
 
+#[cfg(feature = "rate-limit")]
+pub(crate) use self::counted_by::CountedBy;
 pub use self::{
     layer::{ClientLayer, ResolveClient},
     peer::{Client, Peer, WithPeer, with_peer},

@@ -1,6 +1,7 @@
 //! The two ends of a connection as gates see them.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     task::{Context, Poll},
 };
@@ -8,6 +9,8 @@ use std::{
 use http::{Extensions, Request};
 use tower_service::Service;
 
+#[cfg(feature = "rate-limit")]
+use super::counted_by::CountedBy;
 use crate::head::Head;
 
 /// The other end of the connection that a request came over.
@@ -77,11 +80,13 @@ impl Peer {
 }
 
 /// The client: who sent the request, once trusted proxies are seen through.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy)]
 #[must_use]
 pub struct Client {
     ip: Option<IpAddr>,
     secure: bool,
+    #[cfg(feature = "rate-limit")]
+    pub(super) counted_by: CountedBy,
 }
 
 impl Client {
@@ -90,6 +95,8 @@ impl Client {
         Self {
             ip: ip.map(|ip| ip.to_canonical()),
             secure,
+            #[cfg(feature = "rate-limit")]
+            counted_by: CountedBy::default(),
         }
     }
 
@@ -121,27 +128,48 @@ impl Client {
         }
     }
 
-    /// What `look` makes of the address of a request's client (`None`: on this host, without one),
-    /// where the client is known. It reads the address where it stands, and has no address of the
-    /// request itself in its hands: both would be copied.
+    /// Leaves the client with a request, which stays counted by the limits that have counted it.
+    pub(crate) fn leave(self, extensions: &mut Extensions) {
+        extensions.insert(Self {
+            #[cfg(feature = "rate-limit")]
+            counted_by: CountedBy::of(extensions),
+            ..self
+        });
+    }
+
+    /// The address (`None`: on this host, without one) of the client that stands with a request, and
+    /// the limits that have counted the request.
+    #[cfg(feature = "rate-limit")]
     #[inline]
-    pub(crate) fn see<T>(
-        extensions: &Extensions,
-        look: impl FnOnce(Option<&IpAddr>) -> T,
-    ) -> Option<T> {
-        match extensions.get::<Self>() {
-            Some(client) => Some(look(client.ip.as_ref())),
-            None => Peer::in_extensions(extensions).map(|peer| look(peer.ip().as_ref())),
-        }
+    pub(crate) fn at_hand(
+        extensions: &mut Extensions,
+    ) -> Option<(Option<&IpAddr>, &mut CountedBy)> {
+        let Self { ip, counted_by, .. } = extensions.get_mut()?;
+        Some((ip.as_ref(), counted_by))
     }
 }
 
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("ip", &self.ip)
+            .field("secure", &self.secure)
+            .finish()
+    }
+}
+
+/// The same address, over the same kind of connection.
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        (self.ip, self.secure) == (other.ip, other.secure)
+    }
+}
+
+impl Eq for Client {}
+
 impl From<Peer> for Client {
     fn from(peer: Peer) -> Self {
-        Self {
-            ip: peer.ip(),
-            secure: peer.tls,
-        }
+        Self::new(peer.ip(), peer.tls)
     }
 }
 

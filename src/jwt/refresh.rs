@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn no_policy_fetches_more_than_once_a_second() {
+        let policy = RefreshPolicy::new().with_cooldown(Duration::ZERO);
+        let mut refresh = Refresh::new(policy, at(0));
+        refresh.succeeded(at(0), None, |_| false);
+        assert!(refresh.missing(1, at(0)));
+        assert_eq!(refresh.wait(at(0)), Duration::from_secs(1));
+    }
+
+    #[test]
     fn what_a_failure_did_not_bring_is_looked_for_again() {
         let mut refresh = loaded();
         assert!(refresh.missing(1, at(10)));

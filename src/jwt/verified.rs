@@ -221,7 +221,7 @@ where
             .extensions
             .get()
             .cloned()
-            .ok_or_else(|| crate::identity::nobody(crate::challenge::BEARER))
+            .ok_or_else(crate::identity::nobody)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `RateLimit-Policy` and `RateLimit`, as structured fields (RFC 9651).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -36,9 +36,10 @@ pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
         }
         value.extend_from_slice(limit.item());
         value.extend_from_slice(b";q=");
-        Number::of(limit.current().into()).write(&mut value);
+        value.extend_from_slice(itoa::Buffer::new().format(limit.current()).as_bytes());
         value.extend_from_slice(b";w=");
-        Number::of(seconds(limit.policy().window().as_nanos() as u64)).write(&mut value);
+        let window = seconds(limit.policy().window().as_nanos() as u64);
+        value.extend_from_slice(itoa::Buffer::new().format(window).as_bytes());
     }
     header_value(value.into())
 }
@@ -47,10 +48,7 @@ pub(super) fn policy_value(limits: &[Arc<Limit>]) -> HeaderValue {
 /// the policy's name as [`item`] writes it.
 #[inline]
 pub(super) fn limit_value(item: &[u8], units: u32, more_in: u64) -> HeaderValue {
-    let state = State::of(item, units, more_in);
-    let mut value = Vec::with_capacity(state.len());
-    state.write(&mut value);
-    header_value(value.into())
+    header_value(state(item, units, more_in, "").into())
 }
 
 /// The values of `RateLimit` and of `Retry-After` of a refusal that stands for `wait` nanoseconds.
@@ -60,49 +58,24 @@ pub(super) fn refused_values(
     more_in: u64,
     wait: u64,
 ) -> (HeaderValue, HeaderValue) {
-    let state = State::of(item, units, more_in);
-    let retry_after = Number::of(seconds(wait).max(1));
+    let mut digits = itoa::Buffer::new();
+    let retry_after = digits.format(seconds(wait).max(1));
     // One allocation holds both.
-    let mut text = Vec::with_capacity(state.len() + retry_after.digits);
-    state.write(&mut text);
-    retry_after.write(&mut text);
-    let text = Bytes::from(text);
-    (
-        header_value(text.slice(..state.len())),
-        header_value(text.slice(state.len()..)),
-    )
+    let mut state = Bytes::from(state(item, units, more_in, retry_after));
+    let retry_after = state.split_off(state.len() - retry_after.len());
+    (header_value(state), header_value(retry_after))
 }
 
-/// One policy's item in `RateLimit`.
-struct State<'a> {
-    item: &'a [u8],
-    units: Number,
-    more_in: Number,
-}
-
-impl<'a> State<'a> {
-    #[inline]
-    fn of(item: &'a [u8], units: u32, more_in: u64) -> Self {
-        Self {
-            item,
-            units: Number::of(units.into()),
-            more_in: Number::of(seconds(more_in)),
-        }
-    }
-
-    #[inline]
-    fn len(&self) -> usize {
-        self.item.len() + self.units.digits + self.more_in.digits + 6
-    }
-
-    #[inline]
-    fn write(&self, text: &mut Vec<u8>) {
-        text.extend_from_slice(self.item);
-        text.extend_from_slice(b";r=");
-        self.units.write(text);
-        text.extend_from_slice(b";t=");
-        self.more_in.write(text);
-    }
+/// One policy's item in `RateLimit`, and what shares its allocation.
+#[inline]
+fn state(item: &[u8], units: u32, more_in: u64, behind: &str) -> Vec<u8> {
+    let (mut units_digits, mut more_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let units = units_digits.format(units).as_bytes();
+    let more_in = more_digits.format(seconds(more_in)).as_bytes();
+    let parts = [item, b";r=", units, b";t=", more_in, behind.as_bytes()];
+    let mut text = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| text.extend_from_slice(part));
+    text
 }
 
 /// A policy's name as a String of RFC 9651 section 3.3.3: `"` and `\` escaped, in quotes.
@@ -129,7 +102,8 @@ pub(super) fn legacy(
     let reset = match reset {
         LegacyReset::Delta => seconds(more_in),
         LegacyReset::Epoch => {
-            let at = now.saturating_add(std::time::Duration::from_nanos(more_in));
+            let millis = Duration::from_millis(more_in.div_ceil(NANOS_PER_MILLI));
+            let at = now.saturating_add(millis);
             u64::try_from(at.as_millis()).unwrap_or(0).div_ceil(1_000)
         }
     };
@@ -145,40 +119,6 @@ pub(super) fn seconds(nanos: u64) -> u64 {
     nanos.div_ceil(NANOS_PER_SECOND)
 }
 
-/// A number in decimal digits, without `fmt`, which costs more than all the rest of a field.
-struct Number {
-    number: u64,
-    digits: usize,
-}
-
-impl Number {
-    #[inline]
-    fn of(number: u64) -> Self {
-        let log = match u32::try_from(number) {
-            Ok(number) => number.checked_ilog10(),
-            Err(_) => number.checked_ilog10(),
-        };
-        Self {
-            number,
-            digits: log.unwrap_or(0) as usize + 1,
-        }
-    }
-
-    #[inline]
-    fn write(&self, text: &mut Vec<u8>) {
-        let start = text.len();
-        text.resize(start + self.digits, b'0');
-        let mut rest = self.number;
-        for digit in text[start..].iter_mut().rev() {
-            // Most numbers are small, and those are divided faster.
-            (*digit, rest) = match u32::try_from(rest) {
-                Ok(small) => (b'0' + (small % 10) as u8, (small / 10).into()),
-                Err(_) => (b'0' + (rest % 10) as u8, rest / 10),
-            };
-        }
-    }
-}
-
 #[inline]
 fn header_value(value: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(value).expect("a field of printable ASCII")
@@ -190,12 +130,11 @@ const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+const NANOS_PER_MILLI: u64 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{super::policy::Policy, *};
 
     #[test]

@@ -69,13 +69,12 @@ fn finish<F, B, E>(
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    match inner.poll(cx) {
-        Poll::Ready(Ok(mut response)) => {
-            admitted.finish(&mut response);
-            Poll::Ready(Ok(response))
-        }
-        answer => answer,
+    // Where the caller wants it: see above.
+    let mut answer = inner.poll(cx);
+    if let Poll::Ready(Ok(response)) = &mut answer {
+        admitted.finish(response);
     }
+    answer
 }
 
 impl<F, B> fmt::Debug for RateLimitFuture<F, B> {

@@ -6,8 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use http::Extensions;
-
 use sha2::{Digest as _, Sha256};
 
 use crate::{client::Client, head::Head, identity::Identity};
@@ -81,14 +79,14 @@ impl Key {
         Self::digest(Domain::Custom, &bytes)
     }
 
-    /// The client's of a request, when it is known.
+    /// The key of a client whose address is known to be this, or to be none.
     #[inline]
-    pub(super) fn of_client(extensions: &Extensions) -> Option<Self> {
-        Client::see(extensions, |ip| match ip {
+    pub(super) fn of_client(ip: Option<&IpAddr>) -> Self {
+        match ip {
             Some(IpAddr::V4(ip)) => Self(Kind::V4(ip.to_bits())),
             Some(ip) => Self::client(*ip),
             None => Self::LOCAL,
-        })
+        }
     }
 
     /// The bucket of requests that have no key.
@@ -153,7 +151,7 @@ impl KeySource {
     #[inline]
     pub(super) fn key(&self, head: Head<'_>) -> Option<Key> {
         match self {
-            Self::Client => Key::of_client(head.extensions),
+            Self::Client => Some(Key::of_client(Client::of(head)?.ip().as_ref())),
             Self::Subject => Some(Key::subject(head.extensions.get::<Identity>()?.subject())),
             Self::Custom(key) => key(head),
         }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::RETRY_AFTER,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::RETRY_AFTER,
 };
 use tower_layer::Layer;
 
@@ -20,11 +21,10 @@ use super::{
     limits::{Binding, Decision, Limit, Outcome, Receipt, Refused, check},
     policy::Policy,
     service::RateLimit,
-    store::Denied,
     window::Left,
 };
 use crate::{
-    client::Client,
+    client::{Client, CountedBy},
     context::Context,
     error::ConfigError,
     event::{EventKind, SecurityEvent},
@@ -38,6 +38,12 @@ use crate::{
 ///
 /// Clones, and the layers that [`only`](Self::only) makes, share what has been used up, so many
 /// routes can stand under one limit.
+///
+/// A policy counts a request once, however many of these layers are on the request's way; that it
+/// came a second time is reported once, as an event of kind
+/// [`Misconfigured`](crate::event::EventKind::Misconfigured) with the reason `applied_twice`. A
+/// request that a service makes with another one's extensions counts as that one. Past eight
+/// policies a request may be counted again.
 #[derive(Clone)]
 #[must_use]
 pub struct RateLimitLayer {
@@ -57,6 +63,13 @@ pub(super) struct Config {
     changed_value: Arc<Mutex<(u64, HeaderValue)>>,
     /// The refusal by each policy alone, but for what depends on the moment.
     refusals: Box<[Rejection]>,
+}
+
+/// What the only policy of a layer refuses with.
+pub(super) struct Denied {
+    /// Nanoseconds until it would not.
+    wait: u64,
+    left: Left,
 }
 
 impl RateLimitLayer {
@@ -131,31 +144,48 @@ impl RateLimitLayer {
         (some(before), some(after))
     }
 
-    /// Charges a request to every policy, or says why it is refused.
+    /// Charges a request to every policy that has not counted it, or says why it is refused.
     #[inline]
-    pub(crate) fn decide(&self, head: Head<'_>, now: Monotonic) -> Result<Admitted, Rejection> {
-        match self.config.charge(head.extensions, now) {
+    pub(crate) fn decide<A>(
+        &self,
+        request: &mut Request<A>,
+        now: Monotonic,
+    ) -> Result<Admitted, Rejection> {
+        match self.config.charge(request.extensions_mut(), now) {
             Some(Ok(left)) => Ok(self.admitted_alone(left)),
             Some(Err(denied)) => Err(self.config.refuse_alone(denied)),
-            None => self.decide_together(head, now),
+            None => self.decide_together(request, now),
         }
     }
 
     /// The decision of several policies, and of whatever is not a matter of one slot.
     #[inline(never)]
-    pub(super) fn decide_together(
+    pub(super) fn decide_together<A>(
+        &self,
+        request: &mut Request<A>,
+        now: Monotonic,
+    ) -> Result<Admitted, Rejection> {
+        let before = CountedBy::of(request.extensions());
+        let mut by = before;
+        let admitted = self.check(Head::of(request), now, &mut by)?;
+        if by != before {
+            by.keep(request.extensions_mut());
+        }
+        Ok(admitted)
+    }
+
+    fn check(
         &self,
         head: Head<'_>,
         now: Monotonic,
+        by: &mut CountedBy,
     ) -> Result<Admitted, Rejection> {
         let config = &*self.config;
         if !config.applies(head) {
             return Ok(Admitted::default());
         }
         let want_left = config.has_fields();
-        match check(&config.limits, head, now, want_left, || {
-            config.tell_missing_key();
-        }) {
+        match check(&config.limits, head, now, want_left, by, config.teller()) {
             Decision::Admitted(outcome) => Ok(self.admitted(outcome, head)),
             Decision::Refused(refused) => Err(config.refuse(&refused)),
             Decision::NoKey => Err(Rejection::new(
@@ -329,8 +359,9 @@ impl Config {
         self.fields.is_some()
     }
 
-    pub(super) fn tell_missing_key(&self) {
-        self.tell("missing_key", EventKind::Misconfigured, None);
+    /// Tells of what is wrong with a service, not with a request.
+    pub(super) fn teller(&self) -> impl Fn(&'static str) {
+        |reason| self.tell(reason, EventKind::Misconfigured, None)
     }
 
     /// Writes the fields of one policy's state.
@@ -377,12 +408,14 @@ impl Config {
     #[inline]
     pub(super) fn charge(
         &self,
-        extensions: &Extensions,
+        extensions: &mut Extensions,
         now: Monotonic,
     ) -> Option<Result<Left, Denied>> {
         match &self.limits[..] {
             [limit] if self.only_if.is_none() => {
-                limit.charge(extensions, now, self.fields.is_some())
+                let (mut left, want_left) = (Left::NONE, self.has_fields());
+                let charged = limit.charge(extensions, now, want_left, &mut left)?;
+                Some(charged.map(|()| left).map_err(|wait| Denied { wait, left }))
             }
             _ => None,
         }

@@ -15,14 +15,17 @@ use super::{
     fields::item,
     key::{Key, Kind},
     policy::{MissingKey, Policy},
-    store::{Address, AddressKind, Denied, Store},
+    store::{Address, AddressKind, Store},
     window::{Charged, Left},
 };
-use crate::{head::Head, time::Monotonic};
+use crate::{
+    client::{Client, CountedBy},
+    head::Head,
+    time::Monotonic,
+};
 
 /// One policy and what its keys have used up.
 pub(super) struct Limit {
-    #[cfg(feature = "redis")]
     id: u64,
     policy: Policy,
     is_plain: bool,
@@ -37,6 +40,7 @@ pub(super) struct Limit {
     sites: Store,
     digests: Store,
     missing_told: AtomicBool,
+    twice_told: AtomicBool,
     shadow_refusals: AtomicU64,
 }
 
@@ -125,7 +129,6 @@ impl Limit {
         let (limit, capacity) = (policy.limit(), policy.capacity());
         let (counter, site) = (policy.counter(limit), site_limit(limit));
         Self {
-            #[cfg(feature = "redis")]
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             current: AtomicU32::new(limit),
             changes: AtomicU64::new(0),
@@ -137,6 +140,7 @@ impl Limit {
             is_plain: policy.is_plain(),
             policy,
             missing_told: AtomicBool::new(false),
+            twice_told: AtomicBool::new(false),
             shadow_refusals: AtomicU64::new(0),
         }
     }
@@ -149,23 +153,31 @@ impl Limit {
         &self.item
     }
 
-    /// Charges a request when that is a matter of one slot; `None` says nothing but that it takes
-    /// [`check`] to find out.
+    /// Charges a request when that is a matter of one slot, as [`Store::charge`] does; `None` says
+    /// nothing but that it takes [`check`] to find out.
     #[inline]
     pub(super) fn charge(
         &self,
-        extensions: &Extensions,
+        extensions: &mut Extensions,
         now: Monotonic,
         want_left: bool,
-    ) -> Option<Result<Left, Denied>> {
+        left: &mut Left,
+    ) -> Option<Result<(), u64>> {
         if !self.is_plain {
             return None;
         }
-        let Kind::V4(bits) = Key::of_client(extensions)?.0 else {
+        let (ip, by) = Client::at_hand(extensions)?;
+        let Kind::V4(bits) = Key::of_client(ip).0 else {
             return None;
         };
+        if by.has(self.mark()) {
+            return None;
+        }
+        // Before it is known whether it is admitted: a request that is refused meets nothing more.
+        by.note(self.mark());
         let (address, cost) = (Address::v4(bits), self.policy.cost());
-        Some(self.v4.charge(address, now.as_nanos(), cost, want_left))
+        let now = now.as_nanos();
+        Some(self.v4.charge(address, now, cost, want_left, left))
     }
 
     /// The limit in force.
@@ -262,6 +274,12 @@ impl Limit {
         self.id
     }
 
+    /// The same where there is room for 32 bits; 0, which marks nothing, past them.
+    #[inline]
+    fn mark(&self) -> u32 {
+        u32::try_from(self.id).unwrap_or(0)
+    }
+
     #[cfg(feature = "redis")]
     pub(super) fn note_shadow_refusal(&self) {
         self.shadow_refusals.fetch_add(1, Ordering::Relaxed);
@@ -304,15 +322,17 @@ impl fmt::Debug for Limit {
 
 /// Judges a request by all of `limits`, and charges all of them when none refuses.
 ///
-/// `want_left` asks for what is left after the charge. `on_missing` is told of the first request
-/// of each policy that has no key.
+/// Policies that the request has been counted `by` leave it alone, and those that count it are noted
+/// there. `want_left` asks for what is left after the charge. `tell` is told of the first
+/// request of each policy that has no key, or comes a second time.
 #[inline]
 pub(super) fn check(
     limits: &[Arc<Limit>],
     head: Head<'_>,
     now: Monotonic,
     want_left: bool,
-    on_missing: impl Fn(),
+    by: &mut CountedBy,
+    tell: impl Fn(&'static str),
 ) -> Decision {
     // Keys first: a closure of the user's must not run while a shard is locked.
     let mut few = [const { None }; FEW];
@@ -323,7 +343,7 @@ pub(super) fn check(
         many.resize_with(limits.len(), || None);
         &mut many
     };
-    if !count(limits, head, counted, on_missing) {
+    if !count(limits, head, counted, by, tell) {
         return Decision::NoKey;
     }
     let mut run = Run::new(now, want_left);
@@ -337,10 +357,17 @@ fn count(
     limits: &[Arc<Limit>],
     head: Head<'_>,
     counted: &mut [Option<Counted>],
-    on_missing: impl Fn(),
+    by: &mut CountedBy,
+    tell: impl Fn(&'static str),
 ) -> bool {
     let mut client = None;
     for (limit, counted) in limits.iter().zip(counted) {
+        if by.has(limit.mark()) {
+            if !limit.twice_told.swap(true, Ordering::Relaxed) {
+                tell("applied_twice");
+            }
+            continue;
+        }
         let source = limit.policy.source();
         let key = match client {
             Some(_) if source.is_client() => client,
@@ -353,7 +380,7 @@ fn count(
             (Some(key), _) => key,
             (None, missing) => {
                 if !limit.missing_told.swap(true, Ordering::Relaxed) {
-                    on_missing();
+                    tell("missing_key");
                 }
                 match missing {
                     MissingKey::Shared => Key::MISSING,
@@ -364,6 +391,8 @@ fn count(
         };
         let quota = limit.policy.quota(head);
         *counted = Some(Counted { key, quota });
+        // Before it is known whether all admit it: a request that is refused meets nothing more.
+        by.note(limit.mark());
     }
     true
 }
@@ -374,10 +403,11 @@ fn count(
 pub(super) fn counted(
     limits: &[Arc<Limit>],
     head: Head<'_>,
-    on_missing: impl Fn(),
+    by: &mut CountedBy,
+    tell: impl Fn(&'static str),
 ) -> Option<Box<[Option<Counted>]>> {
     let mut counted = vec![None; limits.len()].into_boxed_slice();
-    count(limits, head, &mut counted, on_missing).then_some(counted)
+    count(limits, head, &mut counted, by, tell).then_some(counted)
 }
 
 /// Judges and charges what a request is counted by, and keeps a receipt of every charge.
@@ -451,14 +481,14 @@ impl Run {
     /// Tables are locked in the order of the policies, which is one order for all layers that
     /// share them, so no two requests wait for each other.
     fn walk(&mut self, limits: &[Arc<Limit>], counted: &[Option<Counted>], policy: usize) -> bool {
-        let (Some(limit), Some(of)) = (limits.get(policy), counted.get(policy)) else {
+        let (Some(limit), Some(by)) = (limits.get(policy), counted.get(policy)) else {
             return self.refusing.is_empty();
         };
         let next = |run: &mut Self| run.walk(limits, counted, policy + 1);
-        let Some(of) = of else {
+        let Some(by) = by else {
             return next(self);
         };
-        match limit.steps(policy, of.key, of.quota) {
+        match limit.steps(policy, by.key, by.quota) {
             (None, own) => self.step(own, next),
             // An entry for a /64 is made only after its /48 admits.
             (Some(site), own) => self.step(site, |run| run.step(own, next)),
@@ -555,8 +585,68 @@ fn site_limit(limit: u32) -> u32 {
     limit.saturating_mul(SITE_FACTOR)
 }
 
-#[cfg(feature = "redis")]
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 const SITE_FACTOR: u32 = 16;
 /// Policies that are judged without an allocation.
 const FEW: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// A refusal by any policy leaves every policy as it was, to the bit, and what is admitted
+        /// is charged to each of them.
+        #[test]
+        fn what_is_refused_is_charged_nowhere(
+            policies in prop::collection::vec((1_u32..30, 1_u64..100, any::<bool>(), 1_u32..3), 1..6),
+            // Addresses of few networks, so that /48s refuse too.
+            requests in prop::collection::vec((0_u8..8, any::<bool>(), 0_u64..5), 1..120),
+        ) {
+            let made = |(limit, millis, smooth, cost): &(u32, u64, bool, u32)| {
+                let make = if *smooth { Policy::smooth } else { Policy::strict };
+                let policy = make("p", *limit, Duration::from_millis(*millis)).unwrap();
+                Arc::new(Limit::new(policy.with_cost((*cost).min(*limit)).unwrap()))
+            };
+            let limits: Vec<_> = policies.iter().map(made).collect();
+            let mut now = 1;
+            for (host, is_v6, step) in requests {
+                now += step * 1_000_000;
+                let ip = match is_v6 {
+                    true => [0x2001, 0xdb8, 0, host.into(), 0, 0, 0, 1].into(),
+                    false => [203, 0, 113, host].into(),
+                };
+                let mut request = Request::new(());
+                request.extensions_mut().insert(Client::new(Some(ip), false));
+                let (key, at) = (Key::client(ip), Monotonic::from_nanos(now));
+                let left = |limit: &Arc<Limit>| limit.left(key, at).units;
+                let (before, left_before) = (dump(&limits), limits.iter().map(left));
+                let left_before: Vec<_> = left_before.collect();
+                let mut by = CountedBy::default();
+                let head = Head::of(&request);
+                let decision = check(&limits, head, at, true, &mut by, |_| {});
+                match decision {
+                    Decision::Admitted(_) => {
+                        for (limit, before) in limits.iter().zip(left_before) {
+                            prop_assert!(left(limit) <= before - limit.policy.cost());
+                            prop_assert!(by.has(limit.mark()));
+                        }
+                    }
+                    _ => prop_assert_eq!(dump(&limits), before),
+                }
+            }
+        }
+    }
+
+    fn dump(limits: &[Arc<Limit>]) -> Vec<Vec<u32>> {
+        let stores = limits.iter().flat_map(|limit| limit.stores());
+        stores.map(Store::dump).collect()
+    }
+}

@@ -1,12 +1,27 @@
 //! The four tiers of the security policy that this crate implements.
 
-use std::{str::FromStr, time::Duration};
+use std::{env, str::FromStr, time::Duration};
 
 use super::policy::Policy;
 use crate::error::ConfigError;
 
-/// The limits of a usual service, all strict and by client: `general` 100 in 15 minutes, `auth` 5
-/// in 15 minutes, `model` 20 a minute, `upload` 10 an hour.
+/// The limits of a usual service, all [strict](Policy::strict) and by client.
+///
+/// | tier | default | the limit's variable | the window's variable |
+/// |---|---|---|---|
+/// | [`general`](Self::general) | 100 in 15 minutes | `RATE_LIMIT_MAX_REQUESTS` | `RATE_LIMIT_WINDOW_MS` |
+/// | [`auth`](Self::auth) | 5 in 15 minutes | `AUTH_RATE_LIMIT_MAX` | `RATE_LIMIT_WINDOW_MS` |
+/// | [`model`](Self::model) | 20 in a minute | `MODEL_RATE_LIMIT_MAX` | none |
+/// | [`upload`](Self::upload) | 10 in an hour | `UPLOAD_RATE_LIMIT_MAX` | none |
+///
+/// A variable that is not set keeps the default. One that is set and cannot be used is a
+/// [`ConfigError`], and the first in the order of this table is told:
+///
+/// | value | [`setting`](ConfigError::setting) | [`problem`](ConfigError::problem) |
+/// |---|---|---|
+/// | not UTF-8, not a whole number, negative, empty, above 2^32 (a window: 2^64) | the variable | must be a whole number above zero |
+/// | a limit of 0, or above 100,000,000 | the variable | must be 1 to 100000000 in a window |
+/// | a window of 0, or above 366 days | `RATE_LIMIT_WINDOW_MS` | must be 1 ms to 366 days |
 ///
 /// ```
 /// use portcullis::rate_limit::{RateLimitLayer, Tiers};
@@ -23,7 +38,7 @@ use crate::error::ConfigError;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Tiers {
-    /// Everything.
+    /// Every request.
     pub general: Policy,
     /// Register, login and change of password.
     pub auth: Policy,
@@ -42,12 +57,19 @@ impl Tiers {
         Self::from_vars(|_| None)
     }
 
-    /// From `RATE_LIMIT_WINDOW_MS` (of `general` and `auth`), `RATE_LIMIT_MAX_REQUESTS`,
-    /// `AUTH_RATE_LIMIT_MAX`, `MODEL_RATE_LIMIT_MAX` and `UPLOAD_RATE_LIMIT_MAX`, as `lookup` gives
-    /// them; what it does not give keeps its default.
+    /// From the process's environment.
     ///
     /// # Errors
     /// When a value is not a whole number or out of range; the error names the variable.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        // What is not UTF-8 is no number.
+        Self::from_vars(|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))
+    }
+
+    /// From the same variables as `lookup` gives them, instead of the process's environment.
+    ///
+    /// # Errors
+    /// As for [`from_env`](Self::from_env).
     pub fn from_vars(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let window = number(&lookup, WINDOW, 900_000_u64)?;
         let window = Duration::from_millis(window);
@@ -133,6 +155,12 @@ mod tests {
                 let lookup = |name: &str| (name == variable).then(|| value.to_owned());
                 let error = Tiers::from_vars(lookup).unwrap_err();
                 assert_eq!(error.setting(), variable, "{value:?}");
+                let problem = match (value, variable) {
+                    ("0", WINDOW) => "must be 1 ms to 366 days",
+                    ("0", _) => "must be 1 to 100000000 in a window",
+                    _ => "must be a whole number above zero",
+                };
+                assert_eq!(error.problem(), problem, "{value:?}");
             }
         }
     }

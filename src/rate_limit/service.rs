@@ -10,7 +10,7 @@ use super::{
     future::{RateLimitFuture, State},
     layer::RateLimitLayer,
 };
-use crate::{body::RejectionBody, context, head::Head, rejection::Rejection};
+use crate::{body::RejectionBody, context, rejection::Rejection};
 
 /// The service that [`RateLimitLayer`] makes.
 #[derive(Clone, Debug)]
@@ -40,11 +40,11 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let config = self.layer.config();
         // Looks at the extensions alone: a request whose own address is shown around is copied
         // when it goes on.
-        match config.charge(request.extensions(), config.context.monotonic()) {
+        match config.charge(request.extensions_mut(), config.context.monotonic()) {
             // Built where it is returned: each move of a future costs as much as a lookup.
             Some(Ok(left)) => RateLimitFuture {
                 state: State::Admitted {
@@ -61,7 +61,7 @@ where
 impl<S> RateLimit<S> {
     /// The way of requests that are not a matter of one slot.
     #[inline(never)]
-    fn call_together<A, B>(&mut self, request: Request<A>) -> RateLimitFuture<S::Future, B>
+    fn call_together<A, B>(&mut self, mut request: Request<A>) -> RateLimitFuture<S::Future, B>
     where
         S: Service<Request<A>, Response = Response<B>>,
         A: Body + Send + 'static,
@@ -69,7 +69,7 @@ impl<S> RateLimit<S> {
     {
         let context = &self.layer.config().context;
         let now = context.monotonic();
-        match self.layer.decide_together(Head::of(&request), now) {
+        match self.layer.decide_together(&mut request, now) {
             Ok(admitted) => RateLimitFuture {
                 state: State::Admitted {
                     inner: self.inner.call(request),

@@ -67,6 +67,8 @@ mod tokens;
 
 #[cfg(feature = "postgres")]
 pub use self::store::postgres;
+#[cfg(feature = "redis")]
+pub use self::store::redis;
 #[cfg(feature = "sqlite")]
 pub use self::store::sqlite;
 pub use self::{

@@ -30,7 +30,6 @@ use super::{
 use crate::csrf::CsrfPolicy;
 use crate::{
     body::RejectionBody,
-    challenge,
     client::Client,
     future::drain,
     head::Head,
@@ -460,10 +459,7 @@ impl Action {
 
 /// Whose access token it is.
 fn caller<A>(request: &Request<A>) -> Result<Identity, Rejection> {
-    let identity = request
-        .extensions()
-        .get::<Identity>()
-        .ok_or_else(|| nobody(challenge::BEARER))?;
+    let identity = request.extensions().get::<Identity>().ok_or_else(nobody)?;
     match identity.kind() {
         IdentityKind::ApiKey => Err(Rejection::new(
             RejectionKind::Forbidden,

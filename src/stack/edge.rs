@@ -96,7 +96,7 @@ where
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let parts = &*self.parts;
         if let Some(client) = parts.client.resolve(Head::of(&request)) {
-            request.extensions_mut().insert(client);
+            client.leave(request.extensions_mut());
         }
         let form = WireForm::of(Head::of(&request));
         #[cfg(feature = "headers")]

@@ -388,13 +388,13 @@ impl Route {
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_client {
             let now = self.context.monotonic();
-            charged.by_client = Some(limits.decide(Head::of(request), now)?);
+            charged.by_client = Some(limits.decide(request, now)?);
         }
         self.between_limits(request)?;
         #[cfg(feature = "rate-limit")]
         if let Some(limits) = &self.by_identity {
             let now = self.context.monotonic();
-            charged.by_identity = Some(limits.decide(Head::of(request), now)?);
+            charged.by_identity = Some(limits.decide(request, now)?);
         }
         let _ = charged;
         self.after_limits(request)
@@ -411,13 +411,13 @@ impl Route {
         self.before_limits(request)?;
         if let Some(limits) = &self.by_client {
             let shared = limits.clone().shared(redis.clone());
-            let start = shared.begin(Head::of(request));
+            let start = shared.begin(request);
             charged.push(start.decision().await?);
         }
         self.between_limits(request)?;
         if let Some(limits) = &self.by_identity {
             let shared = limits.clone().shared(redis.clone());
-            let start = shared.begin(Head::of(request));
+            let start = shared.begin(request);
             charged.push(start.decision().await?);
         }
         self.after_limits(request)

@@ -44,6 +44,7 @@ mod edge;
 mod guard;
 mod security_stack;
 mod settings;
+mod shown;
 
 pub use self::{
     edge::{Edge, EdgeFuture, EdgeLayer},

@@ -1,6 +1,7 @@
 //! What an operator sets, read from the environment.
 
 use std::{
+    collections::HashMap,
     env::{self, VarError},
     error, fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -34,68 +35,87 @@ use crate::{
 /// assert!(faults.to_string().starts_with("BCRYPT_COST: "));
 /// # Ok::<(), portcullis::stack::SettingsError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// `APP_ENV`: `development` (default) or `production`.
+    /// `APP_ENV`: `development` or `production`; default `development`, must be set where
+    /// `BIND_ADDR` is not loopback. Policy: secrets, none by default.
     pub app_env: AppEnv,
-    /// `BIND_ADDR`: where to listen; default `127.0.0.1:3000`, port 0 picks a free one.
+    /// `BIND_ADDR`: the address and port to listen on; default `127.0.0.1:3000`, port 0 picks a
+    /// free one. Policy: none.
     pub bind_addr: SocketAddr,
-    /// `PUBLIC_ORIGIN`: the origin that clients see; must be set, and HTTPS, in production.
+    /// `PUBLIC_ORIGIN`: the origin that clients see; default none, must be set, and HTTPS, in
+    /// production. Policy: always HTTPS.
     pub public_origin: Option<Origin>,
-    /// `DATABASE_URL`: default `sqlite://secure_api.db`.
+    /// `DATABASE_URL` (or `_FILE`): where users and sessions are; default
+    /// `sqlite://secure_api.db`. Policy: refresh tokens stored securely in a database.
     pub database_url: String,
-    /// `JWT_SECRET` and `JWT_SECRET_PREVIOUS`; must be set in production.
+    /// `JWT_SECRET` and `JWT_SECRET_PREVIOUS` (or `_FILE`): bytes, each at least 32; default none,
+    /// must be set in production. Policy: secrets.
     pub jwt_secrets: Option<Secrets>,
-    /// `JWT_REFRESH_SECRET` and `JWT_REFRESH_SECRET_PREVIOUS`; must be set in production.
+    /// `JWT_REFRESH_SECRET` and `JWT_REFRESH_SECRET_PREVIOUS` (or `_FILE`): bytes, each at least
+    /// 32, none of them one of `JWT_SECRET`; default none, must be set in production. Policy:
+    /// secrets.
     pub jwt_refresh_secrets: Option<Secrets>,
-    /// `JWT_ISSUER`: default `secure_api`.
+    /// `JWT_ISSUER`: 1 to 256 characters; default `secure_api`. Policy: access tokens.
     pub jwt_issuer: String,
-    /// `JWT_AUDIENCE`: default `secure_api`.
+    /// `JWT_AUDIENCE`: 1 to 256 characters; default `secure_api`. Policy: access tokens.
     pub jwt_audience: String,
-    /// `JWT_ACCESS_TTL_SECS`: default 900, 1 to 3600.
+    /// `JWT_ACCESS_TTL_SECS`: seconds; default 900, 1 to 3600. Policy: access tokens, 15 minutes.
     pub jwt_access_ttl: Duration,
-    /// `JWT_LEEWAY_SECS`: how long after its end a token still counts; default 0, up to 300.
+    /// `JWT_LEEWAY_SECS`: seconds after its end that a token still counts; default 0, 0 to 300.
+    /// Policy: access tokens.
     pub jwt_leeway: Duration,
-    /// `JWT_REFRESH_TTL_SECS`: how long a session lives without a refresh; default 604800.
+    /// `JWT_REFRESH_TTL_SECS`: seconds that a session lives without a refresh; default 604800, 1 to
+    /// 2592000. Policy: refresh tokens, 7 days.
     pub jwt_refresh_ttl: Duration,
-    /// `REFRESH_GRACE_SECS`: how long a used refresh token still gives the same successor; default
-    /// 30, up to 300; 0 is strict single use.
+    /// `REFRESH_GRACE_SECS`: seconds for which a used refresh token still gives the same successor;
+    /// default 30, 0 (strict single use) to 300. Policy: refresh tokens.
     pub refresh_grace: Duration,
-    /// `MAX_SESSIONS_PER_USER`: default 50, the oldest ends.
+    /// `MAX_SESSIONS_PER_USER`: sessions, the oldest ends; default 50, 1 to 10000. Policy: refresh
+    /// tokens.
     pub max_sessions_per_user: u32,
-    /// `BCRYPT_COST`: default 12, 10 to 16; 4 to 9 only in development.
+    /// `BCRYPT_COST`: base-2 logarithm of the rounds; default 12, 10 to 16, and 4 to 9 in
+    /// development alone. Policy: bcrypt with salt rounds.
     pub bcrypt_cost: u32,
-    /// `RATE_LIMIT_WINDOW_MS`: window of the general and auth limits; default 900000.
+    /// `RATE_LIMIT_WINDOW_MS`: milliseconds, of the general and auth limits; default 900000, 1000
+    /// to 2592000000. Policy: rate limits.
     pub rate_limit_window: Duration,
-    /// `RATE_LIMIT_MAX_REQUESTS`: general limit per client; default 100.
+    /// `RATE_LIMIT_MAX_REQUESTS`: requests of a client in the window; default 100, 1 to 1000000.
+    /// Policy: rate limits, general.
     pub rate_limit_max_requests: u32,
-    /// `AUTH_RATE_LIMIT_MAX`: limit of register, login and password per client; default 5.
+    /// `AUTH_RATE_LIMIT_MAX`: requests of a client to register, login and password in the window;
+    /// default 5, 1 to 1000000. Policy: rate limits, auth.
     pub auth_rate_limit_max: u32,
-    /// `AUTH_ACCOUNT_FAILURES_MAX`: failed logins per account and window; default 10. A device that
-    /// logged in before has as many of its own.
+    /// `AUTH_ACCOUNT_FAILURES_MAX`: failed logins of an account in the window; default 10, 1 to
+    /// 1000000. A device that logged in before has as many of its own. Policy: rate limits, auth.
     pub auth_account_failures_max: u32,
-    /// `MODEL_RATE_LIMIT_MAX`: limit per client and minute; default 20.
+    /// `MODEL_RATE_LIMIT_MAX`: calls of a client in a minute; default 20, 1 to 1000000. Policy:
+    /// rate limits, model.
     pub model_rate_limit_max: u32,
-    /// `UPLOAD_RATE_LIMIT_MAX`: limit per client and hour; default 10.
+    /// `UPLOAD_RATE_LIMIT_MAX`: uploads of a client in an hour; default 10, 1 to 1000000. Policy:
+    /// rate limits, uploads.
     pub upload_rate_limit_max: u32,
-    /// `TRUSTED_PROXIES`: networks whose forwarding headers are believed; `none` says that there is
-    /// none, which production wants to hear.
+    /// `TRUSTED_PROXIES`: networks whose forwarding headers are believed, comma-separated, or
+    /// `none`; default none, must be set in production. Policy: rate limits per IP.
     pub trusted_proxies: TrustedProxies,
     /// `CORS_ALLOWED_ORIGINS`: the other origins whose pages may call with their visitors' cookies;
-    /// exact, comma-separated, default none.
+    /// exact, comma-separated, default none. Policy: CORS for trusted domains only.
     pub cors_allowed_origins: Vec<Origin>,
-    /// `UPLOAD_MAX_FILE_BYTES`: default 5242880.
+    /// `UPLOAD_MAX_FILE_BYTES`: bytes of a file; default 5242880, 1 to 2^40. Policy: uploads, size.
     pub upload_max_file_bytes: u64,
-    /// `UPLOAD_ALLOWED_TYPES`: media types, comma-separated.
+    /// `UPLOAD_ALLOWED_TYPES`: media types, comma-separated; default PNG, JPEG, WebP and PDF.
+    /// Policy: uploads, type.
     pub upload_allowed_types: Vec<String>,
-    /// `CLAMD_ADDR`: `host:port` or the path of a socket; set: every file is scanned by ClamAV.
+    /// `CLAMD_ADDR`: `host:port` or the path of a socket; default none, set: every file is scanned
+    /// by ClamAV. Policy: uploads, virus scan.
     pub clamd_addr: Option<String>,
     /// `API_KEYS_ENV`: the environment part of the API keys accepted here, 1 to 16 of `a-z` and
-    /// `0-9`; default `dev`, which production refuses.
+    /// `0-9`; default `dev`, which production refuses. Policy: API keys, one per environment.
     pub api_keys_env: String,
-    /// `METRICS_TOKEN`: the bearer token that `/metrics` takes in production from others than
-    /// loopback; at least 32 visible ASCII characters, default none.
+    /// `METRICS_TOKEN` (or `_FILE`): the bearer token that `/metrics` takes in production from
+    /// others than loopback; at least 32 visible ASCII characters, default none. Policy: logging
+    /// and monitoring.
     pub metrics_token: Option<Secret>,
 }
 
@@ -129,6 +149,22 @@ impl Settings {
     /// Every setting that cannot be used.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         Self::read(&|name| Ok(var(name)))
+    }
+
+    /// Reads from pairs of names and values; of a name that comes twice the last counts.
+    ///
+    /// # Errors
+    /// Every setting that cannot be used.
+    pub fn from_map<N, V>(vars: impl IntoIterator<Item = (N, V)>) -> Result<Self, SettingsError>
+    where
+        N: Into<String>,
+        V: Into<String>,
+    {
+        let pairs = vars.into_iter();
+        let vars: HashMap<String, String> = pairs
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        Self::from_vars(|name| vars.get(name).cloned())
     }
 
     /// Whether the service runs for users.
@@ -381,11 +417,13 @@ impl Reader<'_> {
             || url == "sqlite::memory:"
             || url
                 .strip_prefix("sqlite://")
-                .is_some_and(|path| !path.is_empty());
+                .or_else(|| url.strip_prefix("postgres://"))
+                .or_else(|| url.strip_prefix("postgresql://"))
+                .is_some_and(|rest| !rest.is_empty());
         if !known {
             self.fault(
                 "DATABASE_URL",
-                "takes sqlite://PATH, sqlite::memory: or memory:",
+                "takes sqlite://PATH, sqlite::memory:, postgres://… or memory:",
             );
         }
         Some(url)

@@ -1,6 +1,11 @@
 //! Where a file ends, by its own structure: what stands behind the end is another file in disguise.
 
-use super::{fault::Fault, ooxml::Package, parasite::Parasites};
+use super::{
+    fault::Fault,
+    package::{Kind, Package},
+    parasite::Parasites,
+    svg::Activity,
+};
 
 /// Follows one file while it streams. Structure that cannot be followed is told at the file's end,
 /// so that a limit on its size is answered first.
@@ -20,6 +25,7 @@ enum Format {
     Riff(Riff),
     Pdf(Tail),
     Text(Text),
+    Svg(Utf8, Activity),
     Package(Box<Package>),
 }
 
@@ -69,16 +75,25 @@ impl Ending {
         Self::of(Format::Text(Text::default()))
     }
 
+    pub(super) fn svg() -> Self {
+        Self::of(Format::Svg(Utf8::default(), Activity::default()))
+    }
+
     pub(super) fn docx() -> Self {
-        Self::package("wordprocessingml.document.main+xml")
+        Self::package(Kind::Office("wordprocessingml.document.main+xml"))
     }
 
     pub(super) fn xlsx() -> Self {
-        Self::package("spreadsheetml.sheet.main+xml")
+        Self::package(Kind::Office("spreadsheetml.sheet.main+xml"))
     }
 
     pub(super) fn pptx() -> Self {
-        Self::package("presentationml.presentation.main+xml")
+        Self::package(Kind::Office("presentationml.presentation.main+xml"))
+    }
+
+    /// An OpenDocument of this media type.
+    pub(super) fn open_document(media_type: &'static str) -> Self {
+        Self::package(Kind::Open(media_type))
     }
 
     /// The next bytes of the file.
@@ -105,6 +120,10 @@ impl Ending {
                 Ok(())
             }
             Format::Text(text) => return text.feed(data),
+            Format::Svg(encoding, activity) => {
+                encoding.feed(data)?;
+                return activity.feed(data);
+            }
             Format::Package(package) => return package.feed(data),
         };
         match followed {
@@ -129,7 +148,8 @@ impl Ending {
                 tail.finish()?;
                 true
             }
-            Format::Text(text) => text.cut.is_empty(),
+            Format::Text(text) => text.encoding.is_whole(),
+            Format::Svg(encoding, _) => encoding.is_whole(),
             Format::Package(package) => return package.finish(),
         };
         if !whole || self.broken {
@@ -138,8 +158,8 @@ impl Ending {
         self.parasites.as_ref().map_or(Ok(()), Parasites::finish)
     }
 
-    fn package(main: &'static str) -> Self {
-        Self::of(Format::Package(Box::new(Package::new(main))))
+    fn package(kind: Kind) -> Self {
+        Self::of(Format::Package(Box::new(Package::new(kind))))
     }
 
     fn with(self, parasites: Parasites) -> Self {
@@ -531,21 +551,19 @@ impl Tail {
     }
 }
 
-/// UTF-8 without control characters, and nothing in it that a browser or an interpreter runs.
+/// UTF-8 without control characters.
 #[derive(Debug, Default)]
-struct Text {
-    /// A character that a piece cut, or the last bytes that may begin a forbidden word.
+struct Utf8 {
+    /// A character that a piece cut.
     cut: Vec<u8>,
-    last: Vec<u8>,
 }
 
-impl Text {
-    fn feed(&mut self, data: &[u8]) -> Result<(), Fault> {
-        self.encoding(data)?;
-        self.words(data)
+impl Utf8 {
+    fn is_whole(&self) -> bool {
+        self.cut.is_empty()
     }
 
-    fn encoding(&mut self, mut data: &[u8]) -> Result<(), Fault> {
+    fn feed(&mut self, mut data: &[u8]) -> Result<(), Fault> {
         while !self.cut.is_empty() {
             let [first, rest @ ..] = data else {
                 return Ok(());
@@ -569,6 +587,21 @@ impl Text {
             return Err(Fault::Content);
         }
         Ok(())
+    }
+}
+
+/// Text, and nothing in it that a browser or an interpreter runs.
+#[derive(Debug, Default)]
+struct Text {
+    encoding: Utf8,
+    /// The last bytes, which may begin a forbidden word.
+    last: Vec<u8>,
+}
+
+impl Text {
+    fn feed(&mut self, data: &[u8]) -> Result<(), Fault> {
+        self.encoding.feed(data)?;
+        self.words(data)
     }
 
     /// Looks for what opens active content, across pieces too.

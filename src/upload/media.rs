@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use infer::{archive, audio, image, video};
 
-use super::ending::Ending;
+use super::{ending::Ending, svg};
 
 /// Tells files by their first bytes.
 ///
@@ -67,13 +67,32 @@ impl fmt::Debug for TypeTest {
 
 /// The default detector: signatures at the start of a file, from the `infer` crate, and UTF-8 for
 /// text.
+///
+/// Measured on 1032 files of 33 types, at most 150 of each: from Debian's packages and those of
+/// Python and Node, by LibreOffice and by ffmpeg (`upload types` in `benches/peers`).
+///
+/// | | right | wrong | unknown |
+/// |---|---|---|---|
+/// | the gate, asked for the declared type | 1005 taken | 0 taken as another type | 27 refused |
+/// | `infer` 0.22, where it is used: 722 pictures, archives, PDFs, films, sounds | 714 | 0 | 8 |
+/// | `file-format` 0.29, the same | 714 | 0 | 8 |
+/// | `mimetype-detector` 0.3, the same | 722 | 0 | 0 |
+/// | `infer`, all | 722 | 7 | 303 |
+/// | `file-format`, all | 1018 | 0 | 14 |
+/// | `mimetype-detector`, all | 952 | 74 | 6 |
+///
+/// Office documents are zips as well, and are taken as such. The gate refused 9 GIFs and a JPEG with
+/// bytes behind their end, 8 tar archives without the mark of POSIX, 8 texts that are not UTF-8 or
+/// hold a page's code, and a JSON file that does. `infer` is asked for one type at a time, in nanoseconds;
+/// the others answer for all types at once, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signatures;
 
 impl TypeDetector for Signatures {
     fn test_for(&self, media_type: &str) -> Option<TypeTest> {
-        let known = Known::of(media_type)?;
-        Some(TypeTest::new(known.test?))
+        (media_type != SVG)
+            .then(|| Known::of(media_type))?
+            .map(|known| TypeTest::new(known.test))
     }
 }
 
@@ -83,7 +102,7 @@ pub(super) struct Known {
     pub(super) name: &'static str,
     aliases: &'static [&'static str],
     pub(super) extensions: &'static [&'static str],
-    test: Option<fn(&[u8]) -> bool>,
+    pub(super) test: fn(&[u8]) -> bool,
     pub(super) ending: fn() -> Ending,
 }
 
@@ -122,7 +141,7 @@ const fn known(
         name,
         aliases,
         extensions,
-        test: Some(test),
+        test,
         ending,
     }
 }
@@ -161,26 +180,62 @@ fn is_ico(head: &[u8]) -> bool {
     image::is_ico(head) && head.get(4..6).is_some_and(|count| count != [0, 0])
 }
 
-/// Text: UTF-8 without control characters, and nothing that a browser takes for a page.
-fn is_text(head: &[u8]) -> bool {
-    let valid = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // The window may have cut a character.
+/// An OpenDocument tells its type in its first entry, which is neither compressed nor padded.
+fn is_open_document(head: &[u8], media_type: &str) -> bool {
+    let size = media_type.len().to_le_bytes();
+    head.starts_with(b"PK\x03\x04")
+        && head.get(8..10) == Some(&[0, 0])
+        && head.get(18..20) == Some(&size[..2])
+        && head.get(26..30) == Some(&[8, 0, 0, 0])
+        && head.get(30..).is_some_and(|rest| {
+            let rest = rest.strip_prefix(b"mimetype");
+            rest.is_some_and(|rest| rest.starts_with(media_type.as_bytes()))
+        })
+}
+
+fn is_svg(head: &[u8]) -> bool {
+    utf8(head).is_some_and(svg::is_svg)
+}
+
+/// The characters of a head that may end amid one.
+fn utf8(head: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(head) {
+        Ok(text) => Some(text),
         Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+            std::str::from_utf8(&head[..error.valid_up_to()]).ok()
         }
-        Err(_) => return false,
-    };
-    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
-    let start = valid.trim_start_matches('\u{feff}').trim_start().as_bytes();
+        Err(_) => None,
+    }
+}
+
+/// Text in which nothing is that a browser takes for a page. The rest of it is looked at as the
+/// file's structure is.
+fn is_text(head: &[u8]) -> bool {
+    let start = text_start(head);
     let page = matches!(start, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
-    let program = start.starts_with(b"#!");
-    valid.chars().all(plain) && !page && !program
+    if page || start.starts_with(b"#!") {
+        return false;
+    }
+    let first = &head[..head.len().min(TEXT_WINDOW)];
+    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
+    utf8(first).is_some_and(|text| text.chars().all(plain))
+}
+
+/// What stands behind a byte order mark and white space.
+fn text_start(head: &[u8]) -> &[u8] {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c');
+    // Whole blocks first, for all of whose bytes one question is asked.
+    let blank = |block: &&[u8]| block.iter().fold(true, |all, byte| all & space(byte));
+    let blocks = head.chunks_exact(BLOCK).take_while(blank).count();
+    let rest = &head[blocks * BLOCK..];
+    let first = rest.iter().position(|byte| !space(byte));
+    &rest[first.unwrap_or(rest.len())..]
 }
 
 /// Text that begins as a value of JSON does.
 fn is_json(head: &[u8]) -> bool {
-    let start = head.trim_ascii_start().first();
+    let start = text_start(head).first();
     let begins = |byte: &u8| {
         matches!(
             byte,
@@ -218,6 +273,15 @@ fn is_tar(head: &[u8]) -> bool {
     archive::is_tar(head) && !others.iter().any(|other| head.starts_with(other))
 }
 
+/// How much of a head is asked to be text.
+const TEXT_WINDOW: usize = 512;
+const BLOCK: usize = 32;
+const ODT: &str = "application/vnd.oasis.opendocument.text";
+const ODS: &str = "application/vnd.oasis.opendocument.spreadsheet";
+const ODP: &str = "application/vnd.oasis.opendocument.presentation";
+/// Allowed by name only.
+pub(super) const SVG: &str = "image/svg+xml";
+
 #[rustfmt::skip]
 const KNOWN: &[Known] = &[
     known("image/png", &["image/x-png"], &["png"], is_png, Ending::png),
@@ -233,6 +297,10 @@ const KNOWN: &[Known] = &[
     known("application/vnd.openxmlformats-officedocument.wordprocessingml.document", &[], &["docx"], is_package, Ending::docx),
     known("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", &[], &["xlsx"], is_package, Ending::xlsx),
     known("application/vnd.openxmlformats-officedocument.presentationml.presentation", &[], &["pptx"], is_package, Ending::pptx),
+    known(ODT, &[], &["odt"], |head| is_open_document(head, ODT), || Ending::open_document(ODT)),
+    known(ODS, &[], &["ods"], |head| is_open_document(head, ODS), || Ending::open_document(ODS)),
+    known(ODP, &[], &["odp"], |head| is_open_document(head, ODP), || Ending::open_document(ODP)),
+    known(SVG, &["image/svg"], &["svg"], is_svg, Ending::svg),
     known("application/gzip", &["application/x-gzip"], &["gz", "tgz"], archive::is_gz, Ending::none),
     known("application/x-bzip2", &["application/bzip2"], &["bz2"], archive::is_bz2, Ending::none),
     known("application/x-xz", &[], &["xz"], archive::is_xz, Ending::none),

@@ -41,6 +41,9 @@
 //!   handler may keep any body as a file, they are answered 415.
 //! - A part with a media type other than `text/plain` and no file name is a file to some readers and
 //!   a field to others, and is answered 400.
+//! - Office documents are taken without macros and as no template; encrypted ones are refused. What a
+//!   document links to is not looked at.
+//! - SVG is allowed by [`allow_svg`](UploadPolicy::allow_svg) only.
 //! - Phones write files behind their JPEGs ("motion photos"); these are refused. Further pictures
 //!   that the JPEG announces (MPF) are not.
 //!
@@ -86,13 +89,14 @@ mod layer;
 mod media;
 #[cfg(feature = "object-store")]
 pub mod object_store;
-mod ooxml;
+mod package;
 mod parasite;
 mod part;
 mod policy;
 pub mod scan;
 mod service;
 mod spool;
+mod svg;
 mod walk;
 
 #[allow(unused_imports)]

@@ -93,9 +93,14 @@ impl PartHead {
             Some(part_type) => (Some(part_type.essence), part_type.latin),
             None => (None, false),
         };
+        let head = disposition.ok_or(Fault::PartHead)?;
+        // A client that does not know a file's type says this.
+        let unknown = |media_type: &String| {
+            head.file_name.is_some() && media_type == "application/octet-stream"
+        };
         let head = Self {
-            media_type,
-            ..disposition.ok_or(Fault::PartHead)?
+            media_type: media_type.filter(|media_type| !unknown(media_type)),
+            ..head
         };
         // What is written has to be read as it was meant by the strictest reader.
         let mut written = BytesMut::new();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     ending::Ending,
     file_name::PROGRAMS,
-    media::{Known, Signatures, TypeDetector, TypeTest},
+    media::{Known, SVG, Signatures, TypeDetector, TypeTest},
     scan::{AnyScanner, Scanner},
     spool::Spool,
 };
@@ -80,6 +80,17 @@ pub(super) struct AllowedType {
 }
 
 impl AllowedType {
+    fn new(name: &str, test: TypeTest) -> Self {
+        let known = Known::of(name);
+        let extensions = known.map_or(&[][..], |known| known.extensions);
+        Self {
+            name: name.into(),
+            extensions: extensions.iter().map(|&name| name.into()).collect(),
+            test,
+            ending: known.map_or(Ending::none, |known| known.ending),
+        }
+    }
+
     /// The extension of a name to store a file of this type under.
     pub(super) fn extension(&self) -> Option<&str> {
         self.extensions.first().map(|extension| &**extension)
@@ -122,20 +133,13 @@ impl UploadPolicy {
             if allowed.iter().any(|known| *known.name == *name) {
                 continue;
             }
+            if name == SVG {
+                return Err(ConfigError::new("upload types", "SVG by `allow_svg`"));
+            }
             let test = detector.test_for(name).ok_or_else(|| {
                 ConfigError::new("upload types", "a media type that can be told by content")
             })?;
-            let known = Known::of(name);
-            let extensions = known.map_or(&[][..], |known| known.extensions);
-            allowed.push(AllowedType {
-                name: name.into(),
-                extensions: extensions
-                    .iter()
-                    .map(|&extension| extension.into())
-                    .collect(),
-                test,
-                ending: known.map_or(Ending::none, |known| known.ending),
-            });
+            allowed.push(AllowedType::new(name, test));
         }
         if allowed.is_empty() {
             return Err(ConfigError::new("upload types", "at least one media type"));
@@ -149,6 +153,29 @@ impl UploadPolicy {
     pub fn images() -> Self {
         Self::new(["image/png", "image/jpeg", "image/webp", "image/gif"])
             .unwrap_or_else(|_| Self::of(Vec::new()))
+    }
+
+    /// Allows SVG too, which no list of types does: a browser that opens one as a page runs what is
+    /// in it.
+    ///
+    /// Taken are pictures in UTF-8 without scripts, event handlers, embedded pages, entities and
+    /// numeric character references; others are answered 422. The check is a net and no proof: serve
+    /// such files to `<img>` only, or with `Content-Security-Policy: sandbox` or as an attachment,
+    /// and not from the origin of the application.
+    ///
+    /// ```
+    /// use portcullis::upload::UploadPolicy;
+    ///
+    /// let icons = UploadPolicy::new(["image/png"])?.allow_svg();
+    /// assert!(UploadPolicy::new(["image/svg+xml"]).is_err());
+    /// # drop(icons);
+    /// # Ok::<_, portcullis::ConfigError>(())
+    /// ```
+    pub fn allow_svg(mut self) -> Self {
+        let known = Known::of(SVG).filter(|_| self.allowed(SVG).is_none());
+        self.types
+            .extend(known.map(|known| AllowedType::new(SVG, TypeTest::new(known.test))));
+        self
     }
 
     /// Takes a file as the whole body too (`PUT` of one file), its type as `Content-Type`.
@@ -305,7 +332,8 @@ impl UploadPolicy {
     ///
     /// Taken too: part headers in any order and others beside the two (dropped), parameters in any
     /// case, unquoted, escaped or extended (`filename*`), white space after a boundary, an empty line
-    /// before the first, parameters beside the boundary. Still refused is what has no one meaning:
+    /// before the first, parameters beside the boundary, and a file as `application/octet-stream`,
+    /// which is then told by content and name. Still refused is what has no one meaning:
     /// the same parameter twice, two of a header, LF alone, transfer encodings, other charsets.
     ///
     /// Since the handler's reader sees what the gate writes, and not what the client sent, they

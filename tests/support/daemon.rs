@@ -34,6 +34,10 @@ impl Daemon {
         assert!(sent.success(), "kill -{name}");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits until it has ended.
     pub fn wait(&mut self) {
         self.child.wait().unwrap();
@@ -42,7 +46,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if !self.has_ended() {
             // It may be stopped, and then would not hear.
             for signal in ["-CONT", self.end] {
                 let pid = self.child.id().to_string();

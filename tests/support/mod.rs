@@ -5,6 +5,8 @@ pub mod chromium;
 #[cfg(feature = "clamd")]
 pub mod clamd;
 pub mod daemon;
+#[cfg(feature = "refresh-token")]
+pub mod load;
 pub mod postgres;
 pub mod probe;
 pub mod redis;

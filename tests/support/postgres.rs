@@ -84,8 +84,12 @@ impl Postgres {
             command.arg("-c").arg(setting);
         }
         // SIGQUIT ends its children too.
-        self.daemon = Some(Daemon::spawn(&mut command, "-QUIT"));
+        let mut daemon = Daemon::spawn(&mut command, "-QUIT");
         until("PostgreSQL does not answer", || {
+            // It does not start while children of one that was killed still end.
+            if daemon.has_ended() {
+                daemon = Daemon::spawn(&mut command, "-QUIT");
+            }
             Command::new(self.bin.join("pg_isready"))
                 .args(["-q", "-h"])
                 .arg(self.dir.path())
@@ -93,6 +97,7 @@ impl Postgres {
                 .unwrap()
                 .success()
         });
+        self.daemon = Some(daemon);
     }
 
     /// Shuts it down as an operator does: connections are cut, what was committed stays.
@@ -106,6 +111,14 @@ impl Postgres {
     /// As when the power is cut, but for the disk.
     pub fn crash(&mut self) {
         drop(self.daemon.take());
+    }
+
+    /// `kill -9` of its first process, whose children then end by themselves.
+    pub fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.signal("KILL");
+            daemon.wait();
+        }
     }
 
     pub fn url(&self) -> String {

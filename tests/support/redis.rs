@@ -159,6 +159,18 @@ impl RedisCluster {
         self.nodes.iter().map(url).collect()
     }
 
+    /// Deletes all keys.
+    pub fn flush(&self) {
+        for (_, port) in &self.nodes {
+            assert_eq!(ask(*port, "FLUSHALL"), "+OK");
+        }
+    }
+
+    /// Kills a node, and its third of the keys with it.
+    pub fn kill(&mut self, node: usize) {
+        drop(self.nodes.remove(node));
+    }
+
     /// How many keys each node holds.
     pub fn sizes(&self) -> Vec<u64> {
         let size = |(_, port): &(_, u16)| ask(*port, "DBSIZE")[1..].parse().unwrap();

@@ -142,7 +142,7 @@ pub fn refused(vars: &[(&str, &str)]) -> (Option<i32>, String) {
 }
 
 fn command(dir: &Path, vars: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(example("secure_api"));
     command
         .current_dir(dir)
         .env_clear()
@@ -153,10 +153,11 @@ fn command(dir: &Path, vars: &[(&str, &str)]) -> Command {
     command
 }
 
-fn binary() -> PathBuf {
+/// The program of an example.
+pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
-    let binary = profile.join("examples").join("secure_api");
+    let binary = profile.join("examples").join(name);
     assert!(
         binary.exists(),
         "build it first: cargo build --all-features --examples"

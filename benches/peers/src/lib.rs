@@ -70,8 +70,6 @@ impl<'a> Candidate<'a> {
 pub struct Measured {
     /// Nanoseconds of a call.
     pub time: f64,
-    /// Nanoseconds of a call in the quietest round, which others on the host disturbed least.
-    pub quiet: f64,
     /// Nanoseconds beyond the first candidate's.
     pub added: f64,
     /// The same to what the second candidate adds, in each round.
@@ -127,7 +125,6 @@ pub fn measure(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -
             .map(|((own, base), peer)| (own - base) / (peer - base));
         let measured = Measured {
             time: median(own.clone()),
-            quiet: own.iter().copied().fold(f64::INFINITY, f64::min),
             added,
             ratio: if index == 0 {
                 0.0
@@ -143,6 +140,29 @@ pub fn measure(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -
         measured
     });
     measured.collect()
+}
+
+/// Runs candidates in turn, a millisecond each, and tells the nanoseconds of a call in the round of
+/// each that others on the host disturbed least. Shows them on standard error.
+pub fn quietest(title: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) -> Vec<f64> {
+    let mut least = vec![f64::INFINITY; candidates.len()];
+    let mut calls = vec![8_u32; candidates.len()];
+    for _ in 0..rounds {
+        for (index, candidate) in candidates.iter_mut().enumerate() {
+            let start = Instant::now();
+            for _ in 0..calls[index] {
+                (candidate.work)();
+            }
+            let time = start.elapsed().as_nanos() as f64 / f64::from(calls[index]);
+            least[index] = least[index].min(time);
+            calls[index] = ((1e6 / least[index]) as u32).max(8);
+        }
+    }
+    eprintln!("\n{title}");
+    for (candidate, least) in candidates.iter().zip(&least) {
+        eprintln!("  {:<48} {least:>8.1} ns", candidate.name);
+    }
+    least
 }
 
 /// What a figure has to be.

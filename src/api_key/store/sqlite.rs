@@ -5,16 +5,15 @@
 
 use std::{fmt, sync::Arc};
 
-use sqlx::{Row as _, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
+use sqlx::{SqliteExecutor, SqlitePool};
 use tokio::sync::Mutex;
 
 use super::{
     ApiKeyId, ApiKeyRecord, ApiKeyStore, CreateOutcome, KeyRotation, RotateOutcome, StoreError,
     StoreErrorKind, StoredKey,
+    sql::{id_of, read},
 };
-use crate::{
-    api_key::format::ApiKeyDigest, client::Prefix, store_error::sql::failed, time::UnixMillis,
-};
+use crate::{client::Prefix, store_error::sql::failed, time::UnixMillis};
 
 /// API keys in the table `portcullis_api_keys` of a SQLite database. A cheap clone.
 #[derive(Clone)]
@@ -215,47 +214,6 @@ async fn check_version(executor: impl SqliteExecutor<'_>) -> Result<(), StoreErr
         VERSION => Ok(()),
         _ => Err(StoreErrorKind::SchemaMismatch.into()),
     }
-}
-
-fn read(row: &SqliteRow) -> Result<StoredKey, StoreError> {
-    let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
-    let millis = |index: usize| -> Result<Option<UnixMillis>, StoreError> {
-        let millis: Option<i64> = row.try_get(index).map_err(failed)?;
-        Ok(millis.map(UnixMillis::new))
-    };
-    let text = |index: usize| row.try_get::<&str, _>(index).map_err(failed);
-    let limit: Option<i64> = row.try_get(5).map_err(failed)?;
-    let replaces: Option<&str> = row.try_get(9).map_err(failed)?;
-    let networks = text(4)?.split_whitespace().map(str::parse);
-    let digest: &[u8] = row.try_get(12).map_err(failed)?;
-    Ok(StoredKey {
-        record: ApiKeyRecord {
-            id: id_of(row, 0)?,
-            subject: text(1)?.into(),
-            name: text(2)?.into(),
-            scopes: text(3)?.split_whitespace().map(Into::into).collect(),
-            networks: networks.collect::<Result<_, _>>().map_err(|_| corrupt())?,
-            limit: limit
-                .map(u32::try_from)
-                .transpose()
-                .map_err(|_| corrupt())?,
-            created_at: millis(6)?.ok_or_else(corrupt)?,
-            expires_at: millis(7)?.ok_or_else(corrupt)?,
-            last_used_at: millis(8)?,
-            replaces: replaces
-                .map(str::parse)
-                .transpose()
-                .map_err(|_| corrupt())?,
-            is_replaced: row.try_get(10).map_err(failed)?,
-            revoked_at: millis(11)?,
-        },
-        digest: ApiKeyDigest::from_bytes(digest.try_into().map_err(|_| corrupt())?),
-    })
-}
-
-fn id_of(row: &SqliteRow, index: usize) -> Result<ApiKeyId, StoreError> {
-    let id: &str = row.try_get(index).map_err(failed)?;
-    id.parse().map_err(|_| StoreErrorKind::Corrupt.into())
 }
 
 const VERSION: i64 = 1;

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use http::Response;
+use http::{Request, Response};
 use tower_layer::Layer;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     service::SharedRateLimit,
 };
 use crate::{
-    client::Client,
+    client::{Client, CountedBy},
     event::EventKind,
     head::Head,
     rejection::{Rejection, RejectionKind},
@@ -109,14 +109,27 @@ impl SharedRateLimitLayer {
     }
 
     /// Judges what needs no round trip.
-    pub(crate) fn begin(&self, head: Head<'_>) -> Start {
+    pub(crate) fn begin<A>(&self, request: &mut Request<A>) -> Start {
+        let before = CountedBy::of(request.extensions());
+        let mut by = before;
+        let start = self.begin_of(Head::of(request), &mut by);
+        if by != before {
+            by.keep(request.extensions_mut());
+        }
+        start
+    }
+
+    fn begin_of(&self, head: Head<'_>, by: &mut CountedBy) -> Start {
         let config = self.local.config();
         if !config.applies(head) {
             return Start::Decided(Ok(SharedAdmitted::default()));
         }
-        let Some(counted) = counted(&config.limits, head, || config.tell_missing_key()) else {
+        let Some(counted) = counted(&config.limits, head, by, config.teller()) else {
             return Start::Decided(Err(missing_key()));
         };
+        if counted.iter().all(Option::is_none) {
+            return Start::Decided(Ok(SharedAdmitted::default()));
+        }
         let now = config.context.monotonic();
         if let Some(refused) = self.refused_before(&counted, now) {
             return Start::Decided(Err(config.refuse(&refused)));

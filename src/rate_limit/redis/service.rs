@@ -11,7 +11,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::layer::SharedRateLimitLayer;
-use crate::{body::RejectionBody, future::ResponseFuture, head::Head};
+use crate::{body::RejectionBody, future::ResponseFuture};
 
 /// The service that [`SharedRateLimitLayer`] makes.
 #[derive(Clone, Debug)]
@@ -42,11 +42,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let next = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, next);
         let context = self.layer.local().config().context.clone();
-        let start = self.layer.begin(Head::of(&request));
+        let start = self.layer.begin(&mut request);
         SharedRateLimitFuture(Box::pin(async move {
             match start.decision().await {
                 Ok(admitted) => {

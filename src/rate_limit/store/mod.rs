@@ -3,4 +3,4 @@
 mod memory;
 mod table;
 
-pub(super) use self::memory::{Address, AddressKind, Denied, Store};
+pub(super) use self::memory::{Address, AddressKind, Store};

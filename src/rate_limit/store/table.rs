@@ -190,6 +190,11 @@ impl Table {
         overflow.for_each(visit);
     }
 
+    #[cfg(test)]
+    pub(super) fn dump(&self) -> impl Iterator<Item = u32> {
+        self.words.iter().chain(&self.rest.overflow).copied()
+    }
+
     #[inline]
     pub(super) fn find(&self, probe: &Probe) -> Option<usize> {
         match self.key_words {
@@ -208,9 +213,48 @@ impl Table {
 
     #[inline]
     fn search<const KEY_WORDS: usize>(&self, probe: &Probe) -> Option<usize> {
+        match self.stride {
+            4 => self.search_lines::<KEY_WORDS, 4>(probe),
+            8 => self.search_lines::<KEY_WORDS, 8>(probe),
+            _ => self.search_entries::<KEY_WORDS>(probe),
+        }
+    }
+
+    /// Compares all keys of a cache line before it branches: which of them is the right one, nobody
+    /// can predict.
+    #[inline]
+    fn search_lines<const KEY_WORDS: usize, const STRIDE: usize>(
+        &self,
+        probe: &Probe,
+    ) -> Option<usize> {
         let key = probe.key.first_chunk::<KEY_WORDS>()?;
-        let mask = self.mask as usize;
-        let mut index = self.home(probe.home);
+        let (mask, mut index) = (self.mask as usize, self.home(probe.home));
+        loop {
+            let line = self.words.get(self.at(index)..)?;
+            let line = line.first_chunk::<LINE_WORDS>()?;
+            let (mut found, mut has_room) = (None, false);
+            for (step, entry) in line.chunks_exact(STRIDE).enumerate() {
+                let is_key = entry[1..].first_chunk::<KEY_WORDS>()? == key;
+                has_room |= entry[0] == EMPTY;
+                if is_key & (entry[0] != EMPTY) {
+                    found = Some(index + step);
+                }
+            }
+            // In this order: nobody can predict either whether there is room beside a key.
+            if found.is_some() {
+                return found;
+            }
+            if has_room {
+                return None;
+            }
+            index = (index + LINE_WORDS / STRIDE) & mask;
+        }
+    }
+
+    #[inline]
+    fn search_entries<const KEY_WORDS: usize>(&self, probe: &Probe) -> Option<usize> {
+        let key = probe.key.first_chunk::<KEY_WORDS>()?;
+        let (mask, mut index) = (self.mask as usize, self.home(probe.home));
         loop {
             let (meta, entry) = self.words.get(self.at(index)..)?.split_first()?;
             if *meta == EMPTY {

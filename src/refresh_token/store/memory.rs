@@ -277,9 +277,17 @@ impl RefreshTokenStore for MemoryStore {
             rotated_at: rotation.now,
         };
         record.last_used_at = rotation.now;
-        record.expires_at = rotation.idle_end.min(record.absolute_end);
+        let expires_at = rotation.idle_end.min(record.absolute_end);
+        // One that ends later is found in its old place and put off.
+        let is_sooner = expires_at < record.expires_at;
+        record.expires_at = expires_at;
         record.device.ip = rotation.client.or(record.device.ip);
-        Ok(RotateOutcome::Rotated(record.clone()))
+        let record = record.clone();
+        drop(bucket);
+        if is_sooner {
+            self.due().insert((expires_at, Due::Session(rotation.id)));
+        }
+        Ok(RotateOutcome::Rotated(record))
     }
 
     async fn revoke(

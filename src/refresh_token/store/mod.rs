@@ -4,6 +4,8 @@ mod erased;
 mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -198,6 +200,20 @@ pub enum RotateOutcome {
     Expired(SessionRecord),
     /// There is no such session.
     NotFound,
+}
+
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+impl RotateOutcome {
+    /// Why `rotation` did not touch the row that is read with it or after it. What refused it stays
+    /// true: generations only rise, and ends are for good.
+    fn refused(rotation: &Rotation, row: Option<(SessionRecord, Lineage)>) -> Self {
+        match row {
+            None => Self::NotFound,
+            Some((record, _)) if record.ended.is_some() => Self::Ended(record),
+            Some((record, _)) if !record.is_live(rotation.now) => Self::Expired(record),
+            Some((record, lineage)) => Self::Stale(record, lineage),
+        }
+    }
 }
 
 /// What became of [`RefreshTokenStore::revoke`].

@@ -34,7 +34,7 @@ use sqlx::{
 use super::{
     CreateOutcome, EndReason, Ended, NewSession, RefreshTokenStore, RevokeOutcome, RevokedSubject,
     RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
-    sql::{read, read_end, read_id, refused, sweep_day},
+    sql::{read, read_end, read_id, sweep_day},
 };
 use crate::{refresh_token::Lineage, store_error::sql::failed, time::UnixMillis};
 
@@ -228,7 +228,9 @@ impl RefreshTokenStore for PostgresStore {
         Ok(match rotated {
             Some(row) => RotateOutcome::Rotated(read(&row)?.0),
             // A statement of its own, whose snapshot is younger than the wait for the winner.
-            None => refused(&rotation, self.row(&mut connection, rotation.id).await?),
+            None => {
+                RotateOutcome::refused(&rotation, self.row(&mut connection, rotation.id).await?)
+            }
         })
     }
 
@@ -411,7 +413,7 @@ const GET: &str = "SELECT id, subject, created_at, last_used_at, expires_at, abs
         ended_at, end_reason, label, user_agent, ip, generation, current, previous, seed, key_id
     FROM portcullis_sessions WHERE id = $1";
 const REVOKE: &str = "UPDATE portcullis_sessions
-    SET ended_at = $2, end_reason = $3, sweep_day = $4
+    SET ended_at = $2, end_reason = $3, sweep_day = LEAST(sweep_day, $4)
     WHERE id = $1 AND ended_at IS NULL
     RETURNING id, subject, created_at, last_used_at, expires_at, absolute_end, ended_at,
         end_reason, label, user_agent, ip, generation, current, previous, seed, key_id";
@@ -419,7 +421,7 @@ const RAISE_EPOCH: &str = "INSERT INTO portcullis_subjects (subject, epoch) VALU
     ON CONFLICT (subject) DO UPDATE SET epoch = GREATEST(portcullis_subjects.epoch + 1, $2)
     RETURNING epoch";
 const REVOKE_SUBJECT: &str = "UPDATE portcullis_sessions
-    SET ended_at = $3, end_reason = $4, sweep_day = $5
+    SET ended_at = $3, end_reason = $4, sweep_day = LEAST(sweep_day, $5)
     WHERE subject = $1 AND id <> $2 AND ended_at IS NULL
     RETURNING id";
 const LIST: &str = "SELECT id, subject, created_at, last_used_at, expires_at, absolute_end,

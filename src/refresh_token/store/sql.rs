@@ -4,8 +4,7 @@ use sqlx::{ColumnIndex, Decode, Error, Row, Type};
 
 use super::{
     super::record::{Device, KeyId, Seed, TokenDigest},
-    EndReason, Ended, Lineage, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError,
-    StoreErrorKind,
+    EndReason, Ended, Lineage, SessionId, SessionRecord, StoreError, StoreErrorKind,
 };
 use crate::time::UnixMillis;
 
@@ -104,17 +103,6 @@ fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
 
 fn unreadable(error: Error) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt).with_source(error)
-}
-
-/// Why `rotation` did not touch the row that is read after it. What refused it stays true:
-/// generations only rise, and ends are for good.
-pub(super) fn refused(rotation: &Rotation, row: Option<(SessionRecord, Lineage)>) -> RotateOutcome {
-    match row {
-        None => RotateOutcome::NotFound,
-        Some((record, _)) if record.ended.is_some() => RotateOutcome::Ended(record),
-        Some((record, _)) if !record.is_live(rotation.now) => RotateOutcome::Expired(record),
-        Some((record, lineage)) => RotateOutcome::Stale(record, lineage),
-    }
 }
 
 /// The day after which a session may be over. It changes once a day, so that a rotation seldom

@@ -33,7 +33,7 @@ use tokio::sync::Mutex;
 use super::{
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
-    sql::{read, read_end, read_id, refused, sweep_day},
+    sql::{read, read_end, read_id, sweep_day},
 };
 use crate::{store_error::sql::failed, time::UnixMillis};
 
@@ -204,7 +204,7 @@ impl RefreshTokenStore for SqliteStore {
         drop(writer);
         Ok(match rotated.first() {
             Some(row) => RotateOutcome::Rotated(read(row)?.0),
-            None => refused(&rotation, self.row(rotation.id).await?),
+            None => RotateOutcome::refused(&rotation, self.row(rotation.id).await?),
         })
     }
 
@@ -414,7 +414,7 @@ const GET: &str = "SELECT id, subject, created_at, last_used_at, expires_at, abs
         ended_at, end_reason, label, user_agent, ip, generation, current, previous, seed, key_id
     FROM portcullis_sessions WHERE id = ?1";
 const REVOKE: &str = "UPDATE portcullis_sessions
-    SET ended_at = ?2, end_reason = ?3, sweep_day = ?4
+    SET ended_at = ?2, end_reason = ?3, sweep_day = MIN(sweep_day, ?4)
     WHERE id = ?1 AND ended_at IS NULL
     RETURNING id, subject, created_at, last_used_at, expires_at, absolute_end, ended_at,
         end_reason, label, user_agent, ip, generation, current, previous, seed, key_id";
@@ -422,7 +422,7 @@ const RAISE_EPOCH: &str = "INSERT INTO portcullis_subjects (subject, epoch) VALU
     ON CONFLICT (subject) DO UPDATE SET epoch = MAX(epoch + 1, ?2)
     RETURNING epoch";
 const REVOKE_SUBJECT: &str = "UPDATE portcullis_sessions
-    SET ended_at = ?3, end_reason = ?4, sweep_day = ?5
+    SET ended_at = ?3, end_reason = ?4, sweep_day = MIN(sweep_day, ?5)
     WHERE subject = ?1 AND id <> ?2 AND ended_at IS NULL
     RETURNING id";
 const LIST: &str = "SELECT id, subject, created_at, last_used_at, expires_at, absolute_end,

@@ -106,6 +106,16 @@ pub struct FileStream {
     pipe: Pipe,
 }
 
+/// A file that is there whole.
+impl From<Bytes> for FileStream {
+    fn from(bytes: Bytes) -> Self {
+        let pipe = Pipe::default();
+        pipe.push(bytes);
+        pipe.end();
+        Self { pipe }
+    }
+}
+
 impl FileStream {
     /// The next bytes; `None` at the end of the file.
     pub async fn chunk(&mut self) -> Option<Bytes> {

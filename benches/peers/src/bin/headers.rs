@@ -68,7 +68,11 @@ fn main() {
     let sent = headers(ours.layer(Inner { two: false }));
     let same = headers(helmet.layer(Inner { two: false }));
     let names = |map: &HeaderMap| {
-        let mut names: Vec<_> = map.keys().map(HeaderName::as_str).map(str::to_owned).collect();
+        let mut names: Vec<_> = map
+            .keys()
+            .map(HeaderName::as_str)
+            .map(str::to_owned)
+            .collect();
         names.sort_unstable();
         names
     };
@@ -103,8 +107,12 @@ fn main() {
             vec![
                 Candidate::new("inner alone", || drop(black_box(call(&mut bare)))),
                 Candidate::new("tower-helmet", || drop(black_box(call(&mut tower_helmet)))),
-                Candidate::new("14 SetResponseHeaderLayer", || drop(black_box(call(&mut stack)))),
-                Candidate::new("axum-helmet, its 12", || drop(black_box(call(&mut axum_helmet)))),
+                Candidate::new("14 SetResponseHeaderLayer", || {
+                    drop(black_box(call(&mut stack)))
+                }),
+                Candidate::new("axum-helmet, its 12", || {
+                    drop(black_box(call(&mut axum_helmet)))
+                }),
                 Candidate::new("portcullis, the 14", || drop(black_box(call(&mut own)))),
                 Candidate::new("portcullis, by content type", || {
                     drop(black_box(call(&mut own_by_type)));
@@ -121,7 +129,6 @@ fn main() {
             ));
         }
     }
-    println!();
     for line in lines {
         println!("{line}");
     }

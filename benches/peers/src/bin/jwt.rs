@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release --bin jwt`; pin it to a core (`taskset -c 1`). The figures stand on standard
 //! error, and a line for each budget on standard output: name, ours, the peer's, their ratio, the
-//! budget, and `ok` or `over`, between tabs. Times are those of the quietest of 81 rounds, in which
-//! the candidates take turns; on a shared host that is what repeats.
+//! budget, and `ok` or `over`, between tabs. Times are those of the quietest of many rounds of a
+//! millisecond, in which the candidates take turns; on a shared host that is what repeats.
 //!
 //! Two rows are about our own code alone, and say so: what the layer allocates itself, without the
 //! texts of the application's type (eight claims hold five of them, for whichever layer fills them),
@@ -42,7 +42,7 @@ use portcullis::{
     },
     secret::Secret,
 };
-use portcullis_peers::{Candidate, Counting, allocations, measure};
+use portcullis_peers::{Candidate, Counting, allocations, quietest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::{Layer, Service};
@@ -80,7 +80,7 @@ fn main() {
         Algorithm::ES256,
         Algorithm::EdDSA,
     ] {
-        measure_all(&Subject::new(algorithm), &mut lines);
+        measure(&Subject::new(algorithm), &mut lines);
     }
     lines.iter().for_each(|line| println!("{line}"));
 }
@@ -199,7 +199,7 @@ impl Subject {
     }
 }
 
-fn measure_all(subject: &Subject, lines: &mut Vec<String>) {
+fn measure(subject: &Subject, lines: &mut Vec<String>) {
     let field = HeaderValue::try_from(format!("Bearer {}", subject.token)).expect("a field");
     let inner = Inner::<Body>::default();
     let mut bare = inner.clone();
@@ -228,9 +228,9 @@ fn measure_all(subject: &Subject, lines: &mut Vec<String>) {
     ]
     .map(|count| count as f64);
     let outside = outside_the_primitive(subject, &field);
-    let measured = measure(
+    let quiet = quietest(
         subject.algorithm.as_str(),
-        81,
+        1_500,
         vec![
             Candidate::new("inner alone", || call(&mut bare, &field)),
             Candidate::new("jwt-authorizer", || call(&mut authorizer, &field)),
@@ -244,7 +244,6 @@ fn measure_all(subject: &Subject, lines: &mut Vec<String>) {
             Candidate::new("the bare primitive", primitive),
         ],
     );
-    let quiet: Vec<f64> = measured.iter().map(|measured| measured.quiet).collect();
     let [
         _,
         authorizer,
@@ -267,7 +266,7 @@ fn measure_all(subject: &Subject, lines: &mut Vec<String>) {
         of_plain,
         of_cached,
     ] = allocated;
-    eprintln!("  quietest: {quiet:.0?}; our code outside the primitive {outside:.0} ns");
+    eprintln!("  portcullis outside the primitive {outside:.0} ns");
     eprintln!(
         "  allocations of a fresh request: jwt-authorizer {of_authorizer}, \
          tower-oauth2-resource-server {of_oauth2}, axum-jwt-auth {of_extractor}, portcullis {of_plain} ({own} without the type's five texts), cached {of_cached}"

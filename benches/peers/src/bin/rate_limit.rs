@@ -5,12 +5,14 @@
 //! Standard output is the lines of `run.sh`'s table, standard error all figures.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future, Ready, ready},
     hint::black_box,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     pin::pin,
+    rc::Rc,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, Waker},
     thread,
@@ -18,10 +20,12 @@ use std::{
 };
 
 use axum::{body::Body, extract::ConnectInfo};
+use bytes::Bytes;
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter, clock::QuantaInstant, middleware::NoOpMiddleware,
 };
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::Full;
 use portcullis::{
     Client,
     rate_limit::{FieldsVersion, Key, Policy, RateLimit, RateLimitLayer},
@@ -411,55 +415,107 @@ fn scatter(key: u32) -> u32 {
     key.wrapping_mul(0x9e37_79b1)
 }
 
-/// The same with next to nothing in it: what threads wait for is not hidden by the work of each.
-#[derive(Clone)]
-struct Bare;
+/// Next to nothing, and no allocation, whose counting all threads share: what threads wait for is
+/// not hidden by the work of each.
+#[derive(Clone, Default)]
+struct Bare {
+    /// The request, used again.
+    kept: Rc<Cell<Option<Request<Full<Bytes>>>>>,
+}
 
-impl Service<Request<Body>> for Bare {
-    type Response = Response<Body>;
+impl Service<Request<Full<Bytes>>> for Bare {
+    type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
+    type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        KEPT.with(|kept| *kept.borrow_mut() = Some(request));
-        ready(Ok(Response::new(Body::empty())))
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        self.kept.set(Some(request));
+        ready(Ok(Response::new(Full::default())))
+    }
+}
+
+impl Bare {
+    /// Calls one thread's service again and again, which is this one with something around it.
+    fn call_often<S>(&self, mut service: S)
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = Infallible>,
+    {
+        let client = Client::new(Some(Ipv4Addr::new(203, 0, 113, 7).into()), false);
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..CALLS {
+            let mut request = self.kept.take().unwrap_or_default();
+            match request.extensions_mut().get_mut::<Client>() {
+                Some(held) => *held = client,
+                None => drop(request.extensions_mut().insert(client)),
+            }
+            let future = pin!(service.call(request));
+            assert!(black_box(future.poll(&mut context)).is_ready());
+        }
+    }
+}
+
+/// `governor`'s check, and then a service.
+#[derive(Clone)]
+struct Checked<'a> {
+    limiter: &'a DefaultKeyedRateLimiter<IpAddr>,
+    inner: Bare,
+}
+
+impl Service<Request<Full<Bytes>>> for Checked<'_> {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let client = request
+            .extensions()
+            .get::<Client>()
+            .and_then(|client| client.ip());
+        let _ = client.map(|ip| black_box(self.limiter.check_key(&ip)));
+        self.inner.call(request)
     }
 }
 
 /// Checks of one key by two threads.
 fn threads() {
     let theirs = keyed(1_000_000);
-    let one = Ipv4Addr::new(203, 0, 113, 7);
     let layers = [
         layer(unreached()),
         layer(Policy::smooth("s", 1_000_000, Duration::from_millis(1)).unwrap()),
     ];
     let own = |layer: &RateLimitLayer| {
-        let mut service = layer.layer(Bare);
-        for _ in 0..CALLS {
-            drop(black_box(call(&mut service, one)));
-        }
+        let bare = Bare::default();
+        bare.call_often(layer.layer(bare.clone()));
     };
     let [ring, gcra] = &layers;
     let candidates: [(&str, &(dyn Fn() + Sync)); 3] = [
         ("governor's check behind the inner service", &|| {
-            for _ in 0..CALLS {
-                let _ = black_box(theirs.check_key(&one.into()));
-                drop(black_box(call(&mut Bare, one)));
-            }
+            let bare = Bare::default();
+            let (limiter, inner) = (&theirs, bare.clone());
+            bare.call_often(Checked { limiter, inner });
         }),
         ("strict", &|| own(ring)),
         ("smooth", &|| own(gcra)),
     ];
     let total = |threads: u32, work: &(dyn Fn() + Sync)| {
         let start = Instant::now();
+        // Each on a core of its own, or they do not meet.
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
         thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(work);
+            for thread in 0..threads as usize {
+                let core = cores.get(thread).copied();
+                scope.spawn(move || {
+                    core.map(core_affinity::set_for_current);
+                    work();
+                });
             }
         });
         f64::from(threads * CALLS) / start.elapsed().as_secs_f64() / 1e6
@@ -660,48 +716,47 @@ fn percentiles(times: &mut Vec<u32>) -> [u32; 3] {
     result
 }
 
-/// One candidate alone, for a profiler: `profile NAME CALLS`.
+/// One candidate alone, for a profiler: `profile NAME CALLS KEYS`.
 fn profile() {
     let mut arguments = std::env::args().skip(2);
     let name = arguments.next().unwrap_or_default();
-    let calls: u32 = arguments
-        .next()
-        .and_then(|calls| calls.parse().ok())
-        .unwrap_or(1_000_000);
-    let one = Ipv4Addr::new(203, 0, 113, 7);
-    let run = |work: &mut dyn FnMut()| (0..calls).for_each(|_| work());
+    let mut number = || arguments.next().and_then(|number| number.parse().ok());
+    let (calls, keys) = (number().unwrap_or(1_000_000), number().unwrap_or(1));
+    let mut random = Random(0);
+    let mut next = || ip(&mut random, keys);
+    let run = |work: &mut dyn FnMut()| (0..calls).for_each(|_: u32| work());
     match &*name {
-        "inner" => run(&mut || drop(black_box(call(&mut Inner, one)))),
+        "inner" => run(&mut || drop(black_box(call(&mut Inner, next())))),
         "ring" => {
             let mut service = layer(unreached()).layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         "log" => {
-            let mut service = paced(auth(), 1).layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            let mut service = paced(auth(), keys).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         "fields" => {
-            let mut service = paced(general(), 1)
+            let mut service = paced(general(), keys)
                 .with_fields(FieldsVersion::Draft10)
                 .layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         "smooth" => {
-            let mut service = paced(smooth(), 1).layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            let mut service = paced(smooth(), keys).layer(Inner);
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         "pair" => {
             let policy = |name: &str| Policy::strict(name, 100_000_000, WINDOW).unwrap();
             let mut service = RateLimitLayer::new([policy("a"), policy("b")]).layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         "denied" => {
             let mut service = layer(auth()).with_context(quiet()).layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         "governor" => {
             let mut service = GovernorLayer::new(peer().finish().unwrap()).layer(Inner);
-            run(&mut || drop(black_box(call(&mut service, one))));
+            run(&mut || drop(black_box(call(&mut service, next()))));
         }
         other => eprintln!("no candidate is called {other}"),
     }

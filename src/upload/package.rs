@@ -1,7 +1,8 @@
-//! Office documents (ECMA-376): a zip whose `[Content_Types].xml` says what it is.
+//! Office documents: a zip with an entry that says what the others are. In Office Open XML (ECMA-376)
+//! that is `[Content_Types].xml`, in OpenDocument (ISO/IEC 26300) `META-INF/manifest.xml`.
 //!
-//! The first bytes of a document, a template and one with macros are alike, so the whole package is
-//! followed while it streams: every entry, and what the list of types holds.
+//! The first bytes of a document and of one with macros are alike, so the whole package is followed
+//! while it streams: every entry, and what that list holds.
 
 use std::{collections::HashMap, fmt};
 
@@ -12,8 +13,7 @@ use crate::keyed::{Domain, digest};
 
 /// Follows one package.
 pub(super) struct Package {
-    /// The content type of the main part.
-    main: &'static str,
+    kind: Kind,
     state: State,
     /// A header that is being collected.
     buffer: Vec<u8>,
@@ -34,9 +34,63 @@ pub(super) struct Package {
     last: u128,
     listed: usize,
     inflated: u64,
+    /// What the list of types holds.
     types: Vec<u8>,
     has_types: bool,
     macros: bool,
+}
+
+/// What a package has to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Office Open XML, by the content type of its main part.
+    Office(&'static str),
+    /// OpenDocument, by its media type.
+    Open(&'static str),
+}
+
+impl Kind {
+    /// The entry that lists the types, in lower case.
+    fn list(self) -> &'static [u8] {
+        match self {
+            Self::Office(_) => b"[content_types].xml",
+            Self::Open(_) => b"meta-inf/manifest.xml",
+        }
+    }
+
+    /// The verdict on the list. No writer escapes what matters in it, and a second way to write it is
+    /// a trick.
+    fn judge(self, types: &str) -> Result<(), Fault> {
+        match self {
+            _ if types.contains("<!") => Err(Fault::Content),
+            Self::Office(_) if types.contains('&') => Err(Fault::Content),
+            Self::Office(main) => {
+                let lower = types.to_ascii_lowercase();
+                if lower.contains("macroenabled") || lower.contains("vbaproject") {
+                    return Err(Fault::Macros);
+                }
+                // One main part, and of this kind: a document does not hold a template's too.
+                let mains = lower.matches("main+xml").count();
+                let same = mains > 0 && types.matches(main).count() == mains;
+                same.then_some(()).ok_or(Fault::TypeMismatch)
+            }
+            // What is encrypted cannot be looked at.
+            Self::Open(_) if types.contains("encryption-data") => Err(Fault::Content),
+            Self::Open(_) if types.contains("&#") || types.contains("path='") => {
+                Err(Fault::Content)
+            }
+            Self::Open(media_type) => {
+                let mut roots = types
+                    .split('<')
+                    .filter(|tag| tag.contains("full-path=\"/\""));
+                let (Some(root), None) = (roots.next(), roots.next()) else {
+                    return Err(Fault::Content);
+                };
+                let same = root.contains(&format!("media-type=\"{media_type}\""));
+                same.then_some(()).ok_or(Fault::TypeMismatch)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,9 +133,9 @@ struct Entry {
 }
 
 impl Package {
-    pub(super) fn new(main: &'static str) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         Self {
-            main,
+            kind,
             state: State::Signature,
             buffer: Vec::new(),
             left: 0,
@@ -115,21 +169,11 @@ impl Package {
         if self.state != State::Done || self.listed != self.names.len() || !self.has_types {
             return Err(Fault::Content);
         }
-        // No writer escapes anything here, and a second way to write a type is a trick.
-        let types = std::str::from_utf8(&self.types).map_err(|_| Fault::Content)?;
-        let lower = types.to_ascii_lowercase();
-        if types.contains('&') || types.contains("<!") {
-            return Err(Fault::Content);
-        }
-        if self.macros || lower.contains("macroenabled") || lower.contains("vbaproject") {
+        if self.macros {
             return Err(Fault::Macros);
         }
-        // One main part, and of this kind: a document does not hold a template's too.
-        let mains = lower.matches("main+xml").count();
-        match mains > 0 && types.matches(self.main).count() == mains {
-            true => Ok(()),
-            false => Err(Fault::TypeMismatch),
-        }
+        let types = std::str::from_utf8(&self.types).map_err(|_| Fault::Content)?;
+        self.kind.judge(types)
     }
 
     /// One step; `None` where the package makes no sense.
@@ -242,8 +286,11 @@ impl Package {
     fn name(&mut self) -> Option<()> {
         let name = self.buffer.get(..self.entry.name)?.to_ascii_lowercase();
         let text = String::from_utf8_lossy(&name);
-        self.macros |= text.contains("vbaproject") || text.contains("vbadata");
-        self.entry.is_types = name == TYPES;
+        self.macros |= match self.kind {
+            Kind::Office(_) => text.contains("vbaproject") || text.contains("vbadata"),
+            Kind::Open(_) => text.starts_with("basic/") || text.starts_with("scripts/"),
+        };
+        self.entry.is_types = name == self.kind.list();
         self.has_types |= self.entry.is_types;
         // A second entry of one name is one that some readers see and others do not.
         let place = Place {
@@ -392,7 +439,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-const TYPES: &[u8] = b"[content_types].xml";
 const MAX_NAME: usize = 512;
 const MAX_ENTRIES: usize = 10_000;
 const MAX_TYPES: usize = 256 * 1_024;
@@ -403,10 +449,11 @@ mod tests {
     use super::*;
 
     const WORD: &str = "wordprocessingml.document.main+xml";
+    const KIND: Kind = Kind::Office(WORD);
 
     fn verdict(file: &[u8]) -> Result<(), Fault> {
         let verdicts = [file.len().max(1), 1, 3, 16, 100].map(|piece| {
-            let mut package = Package::new(WORD);
+            let mut package = Package::new(KIND);
             for piece in file.chunks(piece) {
                 package.feed(piece)?;
             }
@@ -622,7 +669,7 @@ mod tests {
             true,
             true,
         );
-        let mut package = Package::new(WORD);
+        let mut package = Package::new(KIND);
         package.feed(&file).unwrap();
         assert_eq!(package.finish(), Err(Fault::Content));
         let file = zip(

@@ -149,6 +149,39 @@ async fn documents_and_texts() {
         ),
         (file("a.txt", "text/plain", b"words"), (200, "")),
         (untyped("a.txt", b"words"), (200, "")),
+        (
+            file("a.txt", "text/plain", "\u{feff} k\u{e4}se".as_bytes()),
+            (200, ""),
+        ),
+        (file("a.txt", "text/plain", &[b' '; 511]), (200, "")),
+        (
+            file(
+                "a.txt",
+                "text/plain",
+                &[&[b' '; 600][..], b"<div>"].concat(),
+            ),
+            (422, "type_mismatch"),
+        ),
+        (
+            file(
+                "a.txt",
+                "text/plain",
+                &[&[b' '; 500][..], b"<div>"].concat(),
+            ),
+            (422, "type_mismatch"),
+        ),
+        (
+            file("a.txt", "text/plain", b"a\xc2\x9bb"),
+            (422, "type_mismatch"),
+        ),
+        (
+            file("a.txt", "text/plain", b"a\x7fb"),
+            (422, "type_mismatch"),
+        ),
+        (
+            file("a.txt", "text/plain", &[&[b'x'; 9_000][..], b"\0"].concat()),
+            (422, "content_malformed"),
+        ),
         (untyped("a.pdf", pdf), (200, "")),
         (
             file("a.txt", "text/plain; charset=utf-16", b"words"),

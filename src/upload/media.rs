@@ -213,24 +213,36 @@ fn utf8(head: &[u8]) -> Option<&str> {
 fn is_text(head: &[u8]) -> bool {
     let start = text_start(head);
     let page = matches!(start, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
-    if page || start.starts_with(b"#!") {
-        return false;
-    }
-    let first = &head[..head.len().min(TEXT_WINDOW)];
-    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0c');
-    utf8(first).is_some_and(|text| text.chars().all(plain))
+    // So much white space hides what follows it.
+    let hidden = start.is_empty() && head.len() >= TEXT_WINDOW;
+    let first = window(head);
+    !page
+        && !hidden
+        && !start.starts_with(b"#!")
+        && !has_controls(first)
+        && (first.is_ascii() || utf8(first).is_some())
 }
 
-/// What stands behind a byte order mark and white space.
+fn window(head: &[u8]) -> &[u8] {
+    &head[..head.len().min(TEXT_WINDOW)]
+}
+
+/// Control characters, those of two bytes too. Without a branch, so that many bytes are asked at once.
+fn has_controls(text: &[u8]) -> bool {
+    let control = |byte: u8| {
+        let space = (byte == b'\t') | (byte == b'\n') | (byte == b'\r') | (byte == b'\x0c');
+        ((byte < b' ') & !space) | (byte == 0x7f)
+    };
+    let one = text.iter().fold(false, |any, &byte| any | control(byte));
+    let two = |pair: &[u8]| (pair[0] == 0xc2) & (pair[1] < 0xa0);
+    one || text.windows(2).fold(false, |any, pair| any | two(pair))
+}
+
+/// What stands behind a byte order mark and white space, in the window.
 fn text_start(head: &[u8]) -> &[u8] {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c');
-    // Whole blocks first, for all of whose bytes one question is asked.
-    let blank = |block: &&[u8]| block.iter().fold(true, |all, byte| all & space(byte));
-    let blocks = head.chunks_exact(BLOCK).take_while(blank).count();
-    let rest = &head[blocks * BLOCK..];
-    let first = rest.iter().position(|byte| !space(byte));
-    &rest[first.unwrap_or(rest.len())..]
+    let first = window(head);
+    let first = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
+    first.trim_ascii_start()
 }
 
 /// Text that begins as a value of JSON does.
@@ -275,7 +287,6 @@ fn is_tar(head: &[u8]) -> bool {
 
 /// How much of a head is asked to be text.
 const TEXT_WINDOW: usize = 512;
-const BLOCK: usize = 32;
 const ODT: &str = "application/vnd.oasis.opendocument.text";
 const ODS: &str = "application/vnd.oasis.opendocument.spreadsheet";
 const ODP: &str = "application/vnd.oasis.opendocument.presentation";

@@ -9,62 +9,21 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use portcullis::{
     Rejection,
     refresh_token::{
-        CreateOutcome, Device, EndReason, KeyId, NewSession, RefreshError, RefreshTokenStore as _,
-        RefreshTokens, RotateOutcome, Rotation, Seed, SessionId, SessionRecord, StoreErrorKind,
-        TokenDigest,
+        Device, EndReason, RefreshError, RefreshTokenStore as _, RefreshTokens, RotateOutcome,
+        StoreErrorKind,
         postgres::{PostgresStore, SCHEMA},
     },
     secret::Secret,
-    time::UnixMillis,
 };
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use support::{load::Load, postgres::Postgres};
-
-const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
-const DAY: Duration = Duration::from_secs(86_400);
-
-fn digest(byte: u8) -> TokenDigest {
-    TokenDigest::from_bytes([byte; 32])
-}
-
-async fn create(store: &PostgresStore, subject: &str) -> SessionId {
-    let id = SessionId::generate(subject);
-    let session = NewSession {
-        record: SessionRecord {
-            id,
-            subject: subject.into(),
-            created_at: NOW,
-            last_used_at: NOW,
-            expires_at: NOW.saturating_add(7 * DAY),
-            absolute_end: NOW.saturating_add(30 * DAY),
-            device: Device::new(),
-            ended: None,
-        },
-        epoch: store.epoch(subject).await.unwrap(),
-        token: digest(0),
-        key: KeyId::new(1),
-    };
-    let created = store.create(session).await.unwrap();
-    assert_eq!(created, CreateOutcome::Created);
-    id
-}
-
-fn rotation(id: SessionId, generation: u64) -> Rotation {
-    Rotation {
-        id,
-        generation,
-        presented: digest(generation as u8),
-        next: digest(generation as u8 + 1),
-        seed: Seed::from_bytes([9; 32]),
-        key: KeyId::new(1),
-        now: NOW,
-        idle_end: NOW.saturating_add(7 * DAY),
-        client: None,
-    }
-}
+use support::{
+    load::Load,
+    postgres::Postgres,
+    sessions::{DAY, NOW, create, rotation},
+};
 
 async fn pool(url: &str, connections: u32) -> PgPool {
     let options = PgPoolOptions::new().max_connections(connections);

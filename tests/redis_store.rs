@@ -12,61 +12,18 @@ use std::{
 use portcullis::{
     Rejection,
     refresh_token::{
-        CreateOutcome, Device, EndReason, KeyId, NewSession, RefreshError, RefreshTokenStore as _,
-        RefreshTokens, RotateOutcome, Rotation, Seed, SessionId, SessionRecord, StoreErrorKind,
-        TokenDigest, redis::RedisStore,
+        Device, EndReason, RefreshError, RefreshTokenStore as _, RefreshTokens, RotateOutcome,
+        SessionId, StoreErrorKind, redis::RedisStore,
     },
     secret::Secret,
-    time::UnixMillis,
 };
 use support::{
     load::{Load, until_refreshed},
     redis::{Redis, RedisCluster},
+    sessions::{DAY, NOW, create, rotation},
 };
 
-const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
-const DAY: Duration = Duration::from_secs(86_400);
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
-
-fn digest(byte: u8) -> TokenDigest {
-    TokenDigest::from_bytes([byte; 32])
-}
-
-async fn create(store: &RedisStore, subject: &str) -> SessionId {
-    let id = SessionId::generate(subject);
-    let session = NewSession {
-        record: SessionRecord {
-            id,
-            subject: subject.into(),
-            created_at: NOW,
-            last_used_at: NOW,
-            expires_at: NOW.saturating_add(7 * DAY),
-            absolute_end: NOW.saturating_add(30 * DAY),
-            device: Device::new(),
-            ended: None,
-        },
-        epoch: store.epoch(subject).await.unwrap(),
-        token: digest(0),
-        key: KeyId::new(1),
-    };
-    let created = store.create(session).await.unwrap();
-    assert_eq!(created, CreateOutcome::Created);
-    id
-}
-
-fn rotation(id: SessionId) -> Rotation {
-    Rotation {
-        id,
-        generation: 0,
-        presented: digest(0),
-        next: digest(1),
-        seed: Seed::from_bytes([9; 32]),
-        key: KeyId::new(1),
-        now: NOW,
-        idle_end: NOW.saturating_add(7 * DAY),
-        client: None,
-    }
-}
 
 async fn refused(url: &str) -> StoreErrorKind {
     let error = RedisStore::connect(url).await.unwrap_err();
@@ -132,11 +89,11 @@ async fn a_full_server_takes_no_login_and_keeps_what_it_has() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = create(&store, "user-1").await;
     server.ask("CONFIG SET maxmemory 1");
-    let error = store.rotate(rotation(id)).await.unwrap_err();
+    let error = store.rotate(rotation(id, 0)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Full);
     assert!(error.is_retryable());
     server.ask("CONFIG SET maxmemory 0");
-    let rotated = store.rotate(rotation(id)).await.unwrap();
+    let rotated = store.rotate(rotation(id, 0)).await.unwrap();
     assert!(matches!(rotated, RotateOutcome::Rotated(_)));
 }
 
@@ -271,11 +228,11 @@ async fn a_rotation_is_one_round_trip_and_a_lost_script_is_loaded_again() {
         create(&store, "user-2").await,
     );
     server.ask("CONFIG RESETSTAT");
-    store.rotate(rotation(one)).await.unwrap();
+    store.rotate(rotation(one, 0)).await.unwrap();
     assert_eq!(calls(&server, "evalsha"), 1);
     server.ask("SCRIPT FLUSH");
     server.ask("CONFIG RESETSTAT");
-    let rotated = store.rotate(rotation(two)).await.unwrap();
+    let rotated = store.rotate(rotation(two, 0)).await.unwrap();
     assert!(matches!(rotated, RotateOutcome::Rotated(_)));
     assert_eq!(
         (calls(&server, "evalsha"), calls(&server, "script|load")),
@@ -302,7 +259,7 @@ async fn no_key_has_a_time_to_live_and_little_is_left_of_what_was_cleared() {
         let name = format!("user-{user}");
         let id = create(&store, &name).await;
         create(&store, &name).await;
-        store.rotate(rotation(id)).await.unwrap();
+        store.rotate(rotation(id, 0)).await.unwrap();
         store.revoke(id, EndReason::Logout, NOW).await.unwrap();
         let reason = EndReason::PasswordChange;
         store
@@ -338,7 +295,7 @@ async fn a_cluster_spreads_sessions_and_bears_the_loss_of_a_node() {
         if user % 2 == 0 {
             store.revoke(id, EndReason::Logout, NOW).await.unwrap();
         } else {
-            store.rotate(rotation(id)).await.unwrap();
+            store.rotate(rotation(id, 0)).await.unwrap();
         }
         ids.push(id);
     }

@@ -12,4 +12,6 @@ pub mod probe;
 pub mod redis;
 pub mod server;
 #[cfg(feature = "refresh-token")]
+pub mod sessions;
+#[cfg(feature = "refresh-token")]
 pub mod store;

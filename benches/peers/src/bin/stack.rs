@@ -80,18 +80,11 @@ const ROUNDS: usize = 9;
 const BODY_BYTES: usize = 16 * 1024;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match std::env::args().nth(1) {
         Some(mode) if mode == "secret" => {
             let secret = Secret::generate();
-            println!(
-                "{} {}",
-                URL_SAFE_NO_PAD.encode(secret.expose()),
-                token(&secret)
-            );
+            println!("{} {}", URL_SAFE_NO_PAD.encode(secret.expose()), token(&secret));
         }
         Some(mode) => runtime.block_on(serve(&mode)),
         None => runtime.block_on(compare()),
@@ -100,10 +93,7 @@ fn main() {
 
 async fn compare() {
     let secret = Secret::generate();
-    let mut servers: Vec<_> = MODES
-        .iter()
-        .map(|mode| Server::rust(mode, &secret))
-        .collect();
+    let mut servers: Vec<_> = MODES.iter().map(|mode| Server::rust(mode, &secret)).collect();
     match std::env::var(EXPRESS) {
         Ok(folder) => servers.push(Server::express(&folder, &secret)),
         Err(_) => eprintln!("{EXPRESS} is not set: Express is not asked"),
@@ -120,27 +110,17 @@ async fn compare() {
     }
     eprintln!("processor time of a request over loopback, and beyond the bare service");
     for server in &servers {
-        let (time, added) = (
-            median(server.rounds.clone()),
-            median(differences(server, &servers[0])),
-        );
+        let (time, added) = (median(server.rounds.clone()), median(differences(server, &servers[0])));
         eprintln!("  {:<20} {time:>7.2} us {added:>7.2} us", server.mode);
     }
     let find = |mode: &str| servers.iter().find(|server| server.mode == mode);
-    let best = ["peers-around", "peers-extractor"]
-        .into_iter()
-        .filter_map(find);
-    let best = best
-        .min_by(|one, other| median(one.rounds.clone()).total_cmp(&median(other.rounds.clone())));
+    let best = ["peers-around", "peers-extractor"].into_iter().filter_map(find);
+    let best = best.min_by(|one, other| median(one.rounds.clone()).total_cmp(&median(other.rounds.clone())));
     for ours in ["ours", "ours-cached"] {
         let ours = find(ours).unwrap();
         for (peer, name, budget) in [
             (best, "the best-composed peers", Budget::AtMost(0.8)),
-            (
-                find("peers-17"),
-                "one Router::layer each",
-                Budget::AtLeast(1.9),
-            ),
+            (find("peers-17"), "one Router::layer each", Budget::AtLeast(1.9)),
             (find("express"), "Express", Budget::AtLeast(15.0)),
         ] {
             let Some(peer) = peer else { continue };
@@ -157,11 +137,7 @@ async fn compare() {
 }
 
 fn differences(one: &Server, other: &Server) -> Vec<f64> {
-    one.rounds
-        .iter()
-        .zip(&other.rounds)
-        .map(|(one, other)| one - other)
-        .collect()
+    one.rounds.iter().zip(&other.rounds).map(|(one, other)| one - other).collect()
 }
 
 /// A server in a process of its own, which ends with this.
@@ -181,10 +157,7 @@ impl Server {
 
     fn express(folder: &str, secret: &Secret) -> Self {
         let mut command = Command::new("node");
-        command
-            .arg("express.mjs")
-            .current_dir(folder)
-            .env("NODE_ENV", "production");
+        command.arg("express.mjs").current_dir(folder).env("NODE_ENV", "production");
         Self::start("express", command, secret)
     }
 
@@ -193,21 +166,9 @@ impl Server {
         let command = command.env(SECRET, secret).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let addr = line
-            .trim()
-            .strip_prefix("http://")
-            .expect("an address")
-            .parse()
-            .unwrap();
-        Self {
-            mode: mode.to_owned(),
-            child,
-            addr,
-            rounds: Vec::new(),
-        }
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("http://").expect("an address").parse().unwrap();
+        Self { mode: mode.to_owned(), child, addr, rounds: Vec::new() }
     }
 
     async fn micros_of_a_request(&self, request: &Arc<[u8]>) -> f64 {
@@ -259,24 +220,16 @@ impl Drop for Server {
 
 fn request(secret: &Secret) -> Arc<[u8]> {
     let token = token(secret);
-    format!("GET / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n")
-        .into_bytes()
-        .into()
+    format!("GET / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n").into_bytes().into()
 }
 
 fn token(secret: &Secret) -> String {
-    let claims =
-        AccessToken::new("5f1c9c52-6a1e-4b0e-8b1a-5b8f0c1c2d3e").with_scopes(["model", "upload"]);
-    issuer(secret)
-        .issue(&claims, Context::new().wall())
-        .unwrap()
-        .into_string()
+    let claims = AccessToken::new("5f1c9c52-6a1e-4b0e-8b1a-5b8f0c1c2d3e").with_scopes(["model", "upload"]);
+    issuer(secret).issue(&claims, Context::new().wall()).unwrap().into_string()
 }
 
 fn issuer(secret: &Secret) -> Issuer {
-    let key = SigningKey::secret(Algorithm::HS256, secret)
-        .unwrap()
-        .with_id("k1");
+    let key = SigningKey::secret(Algorithm::HS256, secret).unwrap().with_id("k1");
     Issuer::new(key, ISSUER, AUDIENCE).unwrap()
 }
 
@@ -286,48 +239,32 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) {
     let (mut buffer, mut read) = ([0; 4096], 0);
     while !buffer[..read].ends_with(b"\r\n\r\nhello") {
         let more = stream.read(&mut buffer[read..]).await.unwrap();
-        assert!(
-            more > 0,
-            "the server hung up: {}",
-            String::from_utf8_lossy(&buffer[..read])
-        );
+        assert!(more > 0, "the server hung up: {}", String::from_utf8_lossy(&buffer[..read]));
         read += more;
-        assert!(
-            buffer.starts_with(b"HTTP/1.1 200 "),
-            "{}",
-            String::from_utf8_lossy(&buffer[..read])
-        );
+        assert!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..read]));
     }
 }
 
 async fn serve(mode: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
-    let secret = URL_SAFE_NO_PAD
-        .decode(std::env::var(SECRET).unwrap())
-        .unwrap();
+    let secret = URL_SAFE_NO_PAD.decode(std::env::var(SECRET).unwrap()).unwrap();
     let secret = Secret::new(secret).unwrap();
     let bare = || Router::new().route("/", get(async || "hello"));
     let router = match mode {
         BARE => bare(),
         BARE_BYTES => {
             let headers = headers_of_ours(&secret).await;
-            bare().layer(tower::util::MapResponseLayer::new(
-                move |mut response: Response<Body>| {
-                    response.headers_mut().extend(headers.clone());
-                    response
-                },
-            ))
+            bare().layer(tower::util::MapResponseLayer::new(move |mut response: Response<Body>| {
+                response.headers_mut().extend(headers.clone());
+                response
+            }))
         }
         OURS_REDIS => {
-            let redis = RedisLimits::connect(&std::env::var(REDIS).unwrap(), &secret)
-                .await
-                .unwrap();
+            let redis = RedisLimits::connect(&std::env::var(REDIS).unwrap(), &secret).await.unwrap();
             let context = Context::new();
-            let stack =
-                base(&secret, true, &context).with_shared_limits(limits(&context).shared(redis));
-            Router::new()
-                .fallback_service(stack.around(stack.route(guard()).unwrap().layer(bare())))
+            let stack = base(&secret, true, &context).with_shared_limits(limits(&context).shared(redis));
+            Router::new().fallback_service(stack.around(stack.route(guard()).unwrap().layer(bare())))
         }
         "ours" | "ours-cached" => {
             let (stack, guard) = stack(&secret, mode == "ours-cached");
@@ -347,10 +284,7 @@ async fn serve(mode: &str) {
 
 fn stack(secret: &Secret, cached: bool) -> (SecurityStack, Guard) {
     let context = Context::new();
-    (
-        base(secret, cached, &context).with_limits(limits(&context)),
-        guard(),
-    )
+    (base(secret, cached, &context).with_limits(limits(&context)), guard())
 }
 
 /// All but the limits.
@@ -366,16 +300,11 @@ fn base(secret: &Secret, cached: bool, context: &Context) -> SecurityStack {
 
 fn limits(context: &Context) -> RateLimitLayer {
     let general = Policy::strict("general", 100_000_000, Duration::from_secs(900)).unwrap();
-    RateLimitLayer::new([general])
-        .with_fields(FieldsVersion::Draft10)
-        .with_context(context.clone())
+    RateLimitLayer::new([general]).with_fields(FieldsVersion::Draft10).with_context(context.clone())
 }
 
 fn guard() -> Guard {
-    Guard::new()
-        .limit("general")
-        .authenticate()
-        .body(BODY_BYTES as u64)
+    Guard::new().limit("general").authenticate().body(BODY_BYTES as u64)
 }
 
 /// What ours adds to an answer.
@@ -385,12 +314,8 @@ async fn headers_of_ours(secret: &Secret) -> HeaderMap {
     let service = stack.around(stack.route(guard).unwrap().layer(inner));
     let mut request = Request::get("/").body(Body::empty()).unwrap();
     let bearer = HeaderValue::try_from(format!("Bearer {}", token(secret))).unwrap();
-    request
-        .headers_mut()
-        .insert(http::header::AUTHORIZATION, bearer);
-    request
-        .extensions_mut()
-        .insert(Client::new(Some("127.0.0.1".parse().unwrap()), false));
+    request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
+    request.extensions_mut().insert(Client::new(Some("127.0.0.1".parse().unwrap()), false));
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut headers = response.into_parts().0.headers;
@@ -405,12 +330,7 @@ fn fourteen() -> Profile {
     Profile::helmet()
         .embedder_policy(EmbedderPolicy::RequireCorp)
         .header(expect_ct, HeaderValue::from_static("max-age=0"))
-        .and_then(|profile| {
-            profile.header(
-                instead_of_hsts,
-                HeaderValue::from_static("max-age=15552000; includeSubDomains"),
-            )
-        })
+        .and_then(|profile| profile.header(instead_of_hsts, HeaderValue::from_static("max-age=15552000; includeSubDomains")))
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -431,43 +351,23 @@ async fn peers(mode: &str, bare: Router, secret: &Secret) -> Router {
     let limit = GovernorLayer::new(Arc::new(limit));
     let helmet = tower_helmet::HelmetLayer::with_defaults();
     let body = RequestBodyLimitLayer::new(BODY_BYTES);
-    let around = ServiceBuilder::new()
-        .layer(helmet.clone())
-        .layer(limit.clone());
+    let around = ServiceBuilder::new().layer(helmet.clone()).layer(limit.clone());
     match mode {
         "peers-17" => {
-            let inside = bare
-                .layer(body)
-                .layer(oauth2(secret).await.into_layer::<Body>())
-                .layer(limit);
-            headers_of(helmet)
-                .await
-                .iter()
-                .fold(inside, |router, (name, value)| {
-                    router.layer(SetResponseHeaderLayer::overriding(
-                        name.clone(),
-                        value.clone(),
-                    ))
-                })
+            let inside = bare.layer(body).layer(oauth2(secret).await.into_layer::<Body>()).layer(limit);
+            headers_of(helmet).await.iter().fold(inside, |router, (name, value)| {
+                router.layer(SetResponseHeaderLayer::overriding(name.clone(), value.clone()))
+            })
         }
-        "peers" => bare
-            .layer(body)
-            .layer(oauth2(secret).await.into_layer::<Body>())
-            .layer(limit)
-            .layer(helmet),
+        "peers" => bare.layer(body).layer(oauth2(secret).await.into_layer::<Body>()).layer(limit).layer(helmet),
         "peers-around" => {
             let around = around.layer(oauth2(secret).await.into_layer::<Body>());
             Router::new().fallback_service(around.service(bare.layer(body)))
         }
         "peers-extractor" => {
-            jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER
-                .install_default()
-                .expect("nobody else chose");
+            jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().expect("nobody else chose");
             let handler = get(async |_: axum_jwt_auth::Claims<Claims>| "hello");
-            let router = Router::new()
-                .route("/", handler)
-                .layer(body)
-                .with_state(decoder(secret));
+            let router = Router::new().route("/", handler).layer(body).with_state(decoder(secret));
             Router::new().fallback_service(around.service(router))
         }
         _ => panic!("one of {MODES:?}"),
@@ -477,14 +377,7 @@ async fn peers(mode: &str, bare: Router, secret: &Secret) -> Router {
 /// What tower-helmet sends.
 async fn headers_of(helmet: tower_helmet::HelmetLayer) -> HeaderMap {
     let empty = tower::service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let headers = helmet
-        .layer(empty)
-        .oneshot(Request::new(()))
-        .await
-        .unwrap()
-        .into_parts()
-        .0
-        .headers;
+    let headers = helmet.layer(empty).oneshot(Request::new(())).await.unwrap().into_parts().0.headers;
     assert_eq!(headers.len(), 14);
     headers
 }
@@ -493,18 +386,11 @@ async fn oauth2(secret: &Secret) -> OAuth2ResourceServer<Claims> {
     let k = URL_SAFE_NO_PAD.encode(secret.expose());
     let jwks = json!({"keys": [{"kty": "oct", "kid": "k1", "alg": "HS256", "k": k}]});
     let tenant = TenantConfiguration::static_builder(jwks.to_string())
-        .claims_validation(ClaimsValidationSpec::recommended(
-            ISSUER,
-            &vec![AUDIENCE.to_owned()],
-        ))
+        .claims_validation(ClaimsValidationSpec::recommended(ISSUER, &vec![AUDIENCE.to_owned()]))
         .allowed_algorithms(&["HS256".parse().expect("a name")])
         .build()
         .expect("a good key");
-    OAuth2ResourceServer::builder()
-        .add_tenant(tenant)
-        .build()
-        .await
-        .expect("a good setup")
+    OAuth2ResourceServer::builder().add_tenant(tenant).build().await.expect("a good setup")
 }
 
 fn decoder(secret: &Secret) -> Decoder<Claims> {

@@ -97,10 +97,7 @@ fn form(name: &str, media_type: &str, file: &[u8]) -> Bytes {
 
 fn request<B>(body: B) -> Request<B> {
     let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
-    Request::post("/")
-        .header("content-type", content_type)
-        .body(body)
-        .unwrap()
+    Request::post("/").header("content-type", content_type).body(body).unwrap()
 }
 
 async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B) -> usize {
@@ -114,10 +111,7 @@ async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B) -> usize {
 async fn multer_reads(frames: Frames) -> usize {
     let frames = stream::unfold(frames, |mut frames| async move {
         let frame = frames.frame().await?;
-        Some((
-            frame.map(|frame| frame.into_data().unwrap_or_default()),
-            frames,
-        ))
+        Some((frame.map(|frame| frame.into_data().unwrap_or_default()), frames))
     });
     let mut form = multer::Multipart::new(Box::pin(frames), BOUNDARY);
     let mut bytes = 0;
@@ -131,9 +125,7 @@ async fn multer_reads(frames: Frames) -> usize {
 
 fn noise() -> Vec<u8> {
     let mut random = portcullis_peers::Random(7);
-    (0..BODY / 8)
-        .flat_map(|_| random.next().to_le_bytes())
-        .collect()
+    (0..BODY / 8).flat_map(|_| random.next().to_le_bytes()).collect()
 }
 
 /// Random, text, and what is almost a boundary again and again.
@@ -142,10 +134,7 @@ fn payloads() -> Vec<(&'static str, Vec<u8>)> {
     let almost = format!("\r\n--{}", &BOUNDARY[..BOUNDARY.len() - 1]);
     vec![
         ("random", noise()),
-        (
-            "text",
-            repeat("The quick brown fox jumps over the lazy dog, -- and again.\r\n"),
-        ),
+        ("text", repeat("The quick brown fox jumps over the lazy dog, -- and again.\r\n")),
         ("dashes", repeat("-")),
         ("line ends", repeat("\r\n--")),
         ("near miss", repeat(&almost)),
@@ -164,10 +153,7 @@ fn speeds(bytes: usize, candidates: &mut [Box<dyn FnMut() + '_>]) -> Vec<f64> {
             }
         }
     }
-    times
-        .into_iter()
-        .map(|times| bytes as f64 / median(times))
-        .collect()
+    times.into_iter().map(|times| bytes as f64 / median(times)).collect()
 }
 
 fn walk(runtime: &tokio::runtime::Runtime, layer: &UploadLayer) {
@@ -208,20 +194,8 @@ fn walk(runtime: &tokio::runtime::Runtime, layer: &UploadLayer) {
             return;
         };
         let name = |what: &str| format!("upload {name}, {what}");
-        row(
-            &name("of memmem"),
-            ready,
-            Some(memmem),
-            ready / memmem,
-            Budget::AtLeast(0.6),
-        );
-        row(
-            &name("of multer"),
-            network,
-            Some(multer),
-            network / multer,
-            Budget::AtLeast(1.5),
-        );
+        row(&name("of memmem"), ready, Some(memmem), ready / memmem, Budget::AtLeast(0.6));
+        row(&name("of multer"), network, Some(multer), network / multer, Budget::AtLeast(1.5));
         row(&name("GB/s"), ready, None, ready, Budget::AtLeast(5.0));
     }
 }
@@ -305,11 +279,7 @@ fn types() {
         ("docx", true, pad(b"PK\x03\x04\x14\0\x06\0")),
         ("nothing", true, pad(b"\x01\x02")),
         ("text", false, pad(b"hello")),
-        (
-            "text of wide characters",
-            false,
-            "\u{20ac}".repeat(1_365).into_bytes(),
-        ),
+        ("text of wide characters", false, "\u{20ac}".repeat(1_365).into_bytes()),
         ("white space", false, vec![b' '; 4_096]),
         ("zeros", false, vec![0; 4_096]),
     ] {
@@ -332,20 +302,8 @@ fn types() {
         worst = worst.max(time[1].time);
     }
     let typical = median(typical);
-    row(
-        "upload type of a typical head, ns",
-        typical,
-        None,
-        typical,
-        Budget::AtMost(60.0),
-    );
-    row(
-        "upload type of any head, ns",
-        worst,
-        None,
-        worst,
-        Budget::AtMost(2_000.0),
-    );
+    row("upload type of a typical head, ns", typical, None, typical, Budget::AtMost(60.0));
+    row("upload type of any head, ns", worst, None, worst, Budget::AtMost(2_000.0));
 }
 
 /// The same frame again and again, boxed as frameworks hand bodies on.
@@ -384,19 +342,11 @@ fn limit() {
         15,
         vec![
             Candidate::new("bare", || drop(bare.call(call(FRAMES)).now_or_never())),
-            Candidate::new("body limit", || {
-                drop(gate.call(call(FRAMES)).now_or_never())
-            }),
+            Candidate::new("body limit", || drop(gate.call(call(FRAMES)).now_or_never())),
         ],
     );
     let frame = measured[1].added / FRAMES as f64;
-    row(
-        "body limit, ns a frame",
-        frame,
-        None,
-        frame,
-        Budget::AtMost(1.0),
-    );
+    row("body limit, ns a frame", frame, None, frame, Budget::AtMost(1.0));
 }
 
 /// axum's `Multipart`, as its users read a file.
@@ -417,10 +367,7 @@ fn connected(router: axum::Router) -> TcpStream {
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             axum::serve(listener, router).await.unwrap();
@@ -431,8 +378,9 @@ fn connected(router: axum::Router) -> TcpStream {
 
 /// A handler with `Multipart` over loopback: bare, and behind the gate.
 fn multipart(layer: &UploadLayer) {
-    let route =
-        || axum::routing::post(extracted).layer::<_, Infallible>(DefaultBodyLimit::disable());
+    let route = || {
+        axum::routing::post(extracted).layer::<_, Infallible>(DefaultBodyLimit::disable())
+    };
     let router = |route| axum::Router::new().route("/", route);
     let mut bare = connected(router(route()));
     let mut gate = connected(router(route().layer(layer.clone())));
@@ -471,22 +419,14 @@ fn multipart(layer: &UploadLayer) {
             ratios.push(ours[ours.len() - 1] / theirs[theirs.len() - 1]);
         }
         let name = format!("upload on axum's Multipart, {} KiB", size / 1_024);
-        row(
-            &name,
-            median(ours),
-            Some(median(theirs)),
-            median(ratios),
-            Budget::AtMost(1.2),
-        );
+        row(&name, median(ours), Some(median(theirs)), median(ratios), Budget::AtMost(1.2));
     }
 }
 
 /// Twenty uploads of 300 MiB at once: what the gate holds beside the frames that the reader has.
 fn memory(runtime: &tokio::runtime::Runtime) {
     const UPLOADS: usize = 20;
-    let policy = UploadPolicy::new(["application/gzip"])
-        .unwrap()
-        .max_file(512 * MIB);
+    let policy = UploadPolicy::new(["application/gzip"]).unwrap().max_file(512 * MIB);
     let layer = UploadLayer::new(policy);
     let mut piece = vec![0x5a; 3 * MIB as usize];
     piece[..4].copy_from_slice(b"\x1f\x8b\x08\0");
@@ -509,9 +449,7 @@ fn memory(runtime: &tokio::runtime::Runtime) {
         let frames = stream::iter(frames).then_yield();
         let service = layer.clone().layer(service_fn(handler));
         async move {
-            let answer = service
-                .oneshot(request(http_body_util::StreamBody::new(frames)))
-                .await;
+            let answer = service.oneshot(request(http_body_util::StreamBody::new(frames))).await;
             assert_eq!(answer.unwrap().status(), 200);
         }
     };
@@ -528,37 +466,21 @@ fn memory(runtime: &tokio::runtime::Runtime) {
     eprintln!("peak KiB of 20 uploads of 30 and of 300 MiB: {peaks:?}");
     let each = peaks[1] / UPLOADS as f64;
     // A frame that is read, one that is kept back, the window, and what a request has.
-    row(
-        "upload memory of 20 x 300 MiB, KiB each",
-        each,
-        None,
-        each,
-        Budget::AtMost(160.0),
-    );
+    row("upload memory of 20 x 300 MiB, KiB each", each, None, each, Budget::AtMost(160.0));
     let growth = peaks[1] / peaks[0];
-    row(
-        "upload memory, 300 MiB to 30 MiB",
-        peaks[1],
-        Some(peaks[0]),
-        growth,
-        Budget::AtMost(1.05),
-    );
+    row("upload memory, 300 MiB to 30 MiB", peaks[1], Some(peaks[0]), growth, Budget::AtMost(1.05));
 }
 
 /// A wait before each frame, so that the uploads take turns.
 trait ThenYield: Sized {
-    fn then_yield(
-        self,
-    ) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
+    fn then_yield(self) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 }
 
 impl<S> ThenYield for S
 where
     S: stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
 {
-    fn then_yield(
-        self,
-    ) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>> {
+    fn then_yield(self) -> Pin<Box<dyn stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>> {
         use futures_util::StreamExt as _;
         Box::pin(self.then(|frame| async {
             tokio::task::yield_now().await;
@@ -579,34 +501,14 @@ const TYPES: [(&str, &str, &[&str]); 34] = [
     ("image/x-icon", "ico", &["image/vnd.microsoft.icon"]),
     ("application/pdf", "pdf", &[]),
     ("application/zip", "zip", &[]),
-    (
-        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "docx",
-        &[],
-    ),
-    (
-        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        "xlsx",
-        &[],
-    ),
-    (
-        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-        "pptx",
-        &[],
-    ),
+    ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "docx", &[]),
+    ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx", &[]),
+    ("application/vnd.openxmlformats-officedocument.presentationml.presentation", "pptx", &[]),
     ("application/vnd.oasis.opendocument.text", "odt", &[]),
     ("application/vnd.oasis.opendocument.spreadsheet", "ods", &[]),
-    (
-        "application/vnd.oasis.opendocument.presentation",
-        "odp",
-        &[],
-    ),
+    ("application/vnd.oasis.opendocument.presentation", "odp", &[]),
     ("application/gzip", "gz tgz", &["application/x-gzip"]),
-    (
-        "application/x-bzip2",
-        "bz2",
-        &["application/bzip2", "application/x-bzip"],
-    ),
+    ("application/x-bzip2", "bz2", &["application/bzip2", "application/x-bzip"]),
     ("application/x-xz", "xz", &[]),
     ("application/zstd", "zst", &["application/x-zstd"]),
     ("application/x-7z-compressed", "7z", &[]),
@@ -637,9 +539,7 @@ fn files(directory: &std::path::Path, found: &mut Vec<(usize, std::path::PathBuf
         } else if kind.is_ok_and(|kind| kind.is_file())
             && let Some(extension) = path.extension().and_then(|name| name.to_str())
             && let Some(at) = TYPES.iter().position(|(_, known, _)| {
-                known
-                    .split(' ')
-                    .any(|known| known.eq_ignore_ascii_case(extension))
+                known.split(' ').any(|known| known.eq_ignore_ascii_case(extension))
             })
         {
             found.push((at, path));
@@ -655,9 +555,7 @@ fn accuracy(runtime: &tokio::runtime::Runtime, directories: &[String]) {
         files(directory.as_ref(), &mut found);
     }
     found.sort();
-    let policy = UploadPolicy::new(TYPES.map(|(name, ..)| name))
-        .unwrap()
-        .max_file(64 * MIB);
+    let policy = UploadPolicy::new(TYPES.map(|(name, ..)| name)).unwrap().max_file(64 * MIB);
     let layer = UploadLayer::new(policy);
     let taken = |media_type: &str, extension: &str, file: &[u8]| {
         let body = form(&format!("a.{extension}"), media_type, file);
@@ -668,19 +566,14 @@ fn accuracy(runtime: &tokio::runtime::Runtime, directories: &[String]) {
     // The gate takes it as what it is; as something else; infer, file-format, mimetype-detector:
     // right, wrong, unknown.
     let mut total = [0_usize; 12];
-    println!(
-        "type\tfiles\ttaken\ttaken as another\tinfer\tfile-format\tmimetype-detector (right/wrong/unknown)"
-    );
+    println!("type\tfiles\ttaken\ttaken as another\tinfer\tfile-format\tmimetype-detector (right/wrong/unknown)");
     for (at, (name, extensions, aliases)) in TYPES.iter().enumerate() {
         let mut of_type: Vec<_> = found.iter().filter(|(type_, _)| *type_ == at).collect();
         let step = of_type.len().div_ceil(MOST).max(1);
         of_type = of_type.into_iter().step_by(step).collect();
         let mut counts = [0_usize; 12];
         for (_, path) in of_type {
-            let Some(file) = std::fs::read(path)
-                .ok()
-                .filter(|file| (1..8 << 20).contains(&file.len()))
-            else {
+            let Some(file) = std::fs::read(path).ok().filter(|file| (1..8 << 20).contains(&file.len())) else {
                 continue;
             };
             counts[0] += 1;
@@ -690,54 +583,32 @@ fn accuracy(runtime: &tokio::runtime::Runtime, directories: &[String]) {
             }
             for (other, (media_type, extension, _)) in TYPES.iter().enumerate() {
                 let text = |at: usize| at >= 31;
-                if other != at
-                    && !(text(other) && text(at))
-                    && taken(media_type, extension.split(' ').next().unwrap(), &file)
-                {
+                if other != at && !(text(other) && text(at)) && taken(media_type, extension.split(' ').next().unwrap(), &file) {
                     counts[2] += 1;
                     eprintln!("taken as {media_type}: {}", path.display());
                 }
             }
             let told = [
                 infer::get(&file).map(|kind| kind.mime_type().to_owned()),
-                Some(
-                    file_format::FileFormat::from_bytes(&file)
-                        .media_type()
-                        .to_owned(),
-                ),
+                Some(file_format::FileFormat::from_bytes(&file).media_type().to_owned()),
                 Some(mimetype_detector::detect(&file).mime().to_owned()),
             ];
             for (at, told) in told.into_iter().enumerate() {
                 let told = told.unwrap_or_default();
                 let told = told.split(';').next().unwrap().trim();
-                counts[3
-                    + 3 * at
-                    + match told {
-                        told if told == *name || aliases.contains(&told) => 0,
-                        "" | "application/octet-stream" => 2,
-                        _ => 1,
-                    }] += 1;
+                counts[3 + 3 * at + match told {
+                    told if told == *name || aliases.contains(&told) => 0,
+                    "" | "application/octet-stream" => 2,
+                    _ => 1,
+                }] += 1;
             }
         }
         println!(
             "{name}\t{}\t{}\t{}\t{}/{}/{}\t{}/{}/{}\t{}/{}/{}",
-            counts[0],
-            counts[1],
-            counts[2],
-            counts[3],
-            counts[4],
-            counts[5],
-            counts[6],
-            counts[7],
-            counts[8],
-            counts[9],
-            counts[10],
-            counts[11],
+            counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6], counts[7],
+            counts[8], counts[9], counts[10], counts[11],
         );
-        total
-            .iter_mut()
-            .zip(counts)
-            .for_each(|(total, count)| *total += count);
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
     }
     println!("all: files, taken, taken as another, then right, wrong, unknown of each: {total:?}");
 }
@@ -751,12 +622,7 @@ fn main() {
     if arguments.next().as_deref() == Some("types") {
         return accuracy(&runtime, &arguments.collect::<Vec<_>>());
     }
-    let types_ = [
-        "application/gzip",
-        "image/png",
-        "application/pdf",
-        "image/jpeg",
-    ];
+    let types_ = ["application/gzip", "image/png", "application/pdf", "image/jpeg"];
     let policy = UploadPolicy::new(types_).unwrap().max_file(1_024 * MIB);
     let layer = UploadLayer::new(policy);
     types();

@@ -70,7 +70,9 @@ async fn run(settings: Settings) -> ExitCode {
         }
         tracing::info!("the production checklist:\n{checklist}");
     }
-    let start::Service { edge, health, app } = service;
+    let start::Service {
+        edge, health, app, ..
+    } = service;
     let probe = tokio::spawn(health.watch());
     println!("secure_api listening on http://{addr}");
     let stop = async move {

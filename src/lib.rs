@@ -14,6 +14,7 @@ pub mod body_limit;
 mod challenge;
 pub mod client;
 mod context;
+#[cfg(any(feature = "csrf", feature = "jwt", feature = "login-throttle"))]
 mod cookie;
 #[cfg(feature = "cors")]
 pub mod cors;

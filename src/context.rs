@@ -116,6 +116,7 @@ impl Context {
 
     /// The same where the request is of no more use: what it was given by outer layers is dropped,
     /// and the room for that holds the rejection.
+    #[cfg(feature = "rate-limit")]
     pub(crate) fn refuse_last<A, B: RejectionBody>(
         &self,
         request: &mut Request<A>,

@@ -2,21 +2,6 @@
 //!
 //! Start with [`stack`], which puts the gates together in their order; each gate also stands alone
 //! as a layer in the module of its name.
-#![cfg_attr(
-    not(all(
-        feature = "headers",
-        feature = "jwt",
-        feature = "rate-limit",
-        feature = "refresh-token",
-        feature = "password",
-        feature = "upload"
-    )),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "each gate uses its part of what gates share"
-    )
-)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "api-key")]
@@ -29,6 +14,7 @@ pub mod body_limit;
 mod challenge;
 pub mod client;
 mod context;
+#[cfg(any(feature = "csrf", feature = "jwt", feature = "login-throttle"))]
 mod cookie;
 #[cfg(feature = "cors")]
 pub mod cors;

@@ -14,7 +14,7 @@ use portcullis::{
     csrf::CsrfPolicy,
     headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
     https::HttpsPolicy,
-    jwt::{Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
+    jwt::{AccessToken, Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
     login_throttle::LoginThrottle,
     password::PasswordHasher,
     problem,
@@ -47,6 +47,20 @@ pub(crate) struct Service {
     pub(crate) edge: Edge<Router>,
     pub(crate) health: Health,
     pub(crate) app: Arc<App>,
+    issuer: Issuer,
+}
+
+impl Service {
+    /// An access token of nobody, for the checklist's own requests; it ends within a minute.
+    pub(crate) fn audit_token(&self) -> Option<String> {
+        let now = self.app.context.wall();
+        let token = AccessToken::new("portcullis-audit")
+            .with_claim("preferred_username", "portcullis-audit")
+            .ok()?
+            .ending_by(now.saturating_add(Duration::from_secs(60)));
+        let token = self.issuer.issue(&token, now).ok()?;
+        Some(token.into_string())
+    }
 }
 
 /// Why the service cannot start.
@@ -62,13 +76,19 @@ impl From<ConfigError> for StartError {
     }
 }
 
+/// The largest body of an upload: two files, and what is around them.
+pub(crate) fn max_upload(settings: &Settings) -> u64 {
+    let max = settings.upload_max_file_bytes;
+    max.saturating_mul(2).saturating_add(1024 * 1024)
+}
+
 /// The policy for uploads that the settings ask for.
 pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> {
     let max = settings.upload_max_file_bytes;
     let policy = UploadPolicy::new(&settings.upload_allowed_types)
         .map_err(|fault| fault.named("UPLOAD_ALLOWED_TYPES"))?
         .max_file(max)
-        .max_body(max.saturating_mul(2).saturating_add(1024 * 1024))
+        .max_body(max_upload(settings))
         .idle(Duration::from_secs(20));
     Ok(match &settings.clamd_addr {
         // What is refused late is never shown to the handler.
@@ -114,8 +134,8 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
         .with_max_sessions(settings.max_sessions_per_user as usize)?;
     let accounts = Arc::new(accounts);
     let users = Arc::clone(&accounts);
-    let sessions =
-        Sessions::new(issuer, tokens, deny_list.clone()).with_subjects(move |id: String| {
+    let sessions = Sessions::new(issuer.clone(), tokens, deny_list.clone()).with_subjects(
+        move |id: String| {
             let users = Arc::clone(&users);
             async move {
                 Ok::<_, Box<dyn Error + Send + Sync>>(match users.by_id(&id).await? {
@@ -127,7 +147,8 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
                     None => SubjectStatus::Disabled,
                 })
             }
-        });
+        },
+    );
     sessions
         .recover()
         .await
@@ -170,6 +191,7 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
         edge: stack.around(router.with_state(Arc::clone(&app))),
         health,
         app,
+        issuer,
     })
 }
 

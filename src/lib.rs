@@ -34,6 +34,8 @@ mod cookie;
 pub mod cors;
 #[cfg(feature = "csrf")]
 pub mod csrf;
+#[cfg(all(feature = "jwt", feature = "refresh-token"))]
+pub mod deny_feed;
 pub mod deny_list;
 mod error;
 pub mod event;
@@ -58,6 +60,8 @@ pub mod password;
 pub mod problem;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(all(feature = "redis", feature = "refresh-token"))]
+mod redis_link;
 #[cfg(feature = "refresh-token")]
 pub mod refresh_token;
 pub mod rejection;

@@ -22,10 +22,14 @@ pub(crate) async fn run(settings: &Settings, service: &Service) -> Checklist {
         Some(origin) if origin.is_https() => Site::https(host),
         _ => Site::http(host),
     };
+    let counting = match settings.redis_url {
+        Some(_) => Counting::Shared,
+        None => Counting::Unstated,
+    };
     let scanner = settings.clamd_addr.as_deref().map(Clamd::at);
     audit::probe(service.edge.clone(), &site, &routes(settings))
         .await
-        .and(audit::of_settings(settings, Counting::Unstated))
+        .and(audit::of_settings(settings, counting))
         .and([
             service.app.accounts.audited().await,
             audit::scanner(scanner.as_ref()).await,

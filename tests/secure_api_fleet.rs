@@ -369,6 +369,22 @@ async fn hammering_three_instances_never_exceeds_the_limit_in_any_window() {
     assert!(tally.of(429) > 0 && tally.of(503) == 0, "{tally:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_logins_of_an_account_are_counted_together() {
+    let (Some(postgres), Some(redis)) = (Postgres::start(), Redis::start()) else {
+        return;
+    };
+    let fleet = Fleet::new(postgres, Some(redis), &[("AUTH_ACCOUNT_FAILURES_MAX", "5")]);
+    let servers = fleet.three();
+    let api = Api::of(&servers);
+    api.enter("alice").await;
+    let guess = json!({"username": "alice", "password": "a wrong password"});
+    let guesses = (0..15).map(|_| api.post("/auth/login", &guess));
+    let answers = futures_util::future::join_all(guesses).await;
+    let of = |status| answers.iter().filter(|answer| answer.0 == status).count();
+    assert_eq!((of(401), of(429)), (5, 10));
+}
+
 async fn ends_are_felt(redis: Option<Redis>, postgres: Postgres) {
     let through = if redis.is_some() {
         "Redis"

@@ -94,12 +94,15 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
     .with_ttl(settings.jwt_access_ttl)?;
     let keep = MAX_ACCESS_TTL + settings.jwt_leeway;
     let redis = redis(settings, &refresh).await?;
-    let throttle = LoginThrottle::new(
+    let mut throttle = LoginThrottle::new(
         settings.auth_account_failures_max,
         settings.rate_limit_window,
         &refresh,
     )?
     .with_context(context.clone());
+    if let Some(redis) = &redis {
+        throttle = throttle.shared(redis.limits.clone());
+    }
     let Stores {
         accounts,
         tokens,

@@ -41,6 +41,7 @@ mod error;
 pub mod event;
 pub mod future;
 pub mod guarded;
+pub mod guide;
 mod head;
 #[cfg(feature = "headers")]
 pub mod headers;

@@ -307,7 +307,9 @@ async fn ends_are_told<S: ApiKeyStore>(store: Arc<S>) -> Seen {
     expect!(done(store.ended_since(at(0)).await)?, vec![]);
     done(store.revoke(first, "ada", at(4)).await)?;
     done(store.revoke_subject("bob", at(5)).await)?;
-    done(store.rotate(rotation(&keys[1], &key("ada", 6), 60)).await)?;
+    let mut new = key("ada", 6);
+    new.record.replaces = Some(second);
+    done(store.rotate(rotation(&keys[1], &new, 60)).await)?;
     for (since, mut wanted) in [
         (at(0), vec![first, bobs, second]),
         (at(5), vec![bobs, second]),

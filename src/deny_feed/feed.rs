@@ -8,6 +8,8 @@ use std::{
     },
     time::Duration,
 };
+#[cfg(feature = "redis")]
+use std::{future::poll_fn, pin::pin, task::Poll};
 
 #[cfg(feature = "redis")]
 use super::redis::RedisFeed;
@@ -117,14 +119,19 @@ impl DenyFeed {
         if let Some(redis) = &self.inner.redis {
             let hearing = async {
                 loop {
-                    tokio::select! {
-                        () = tokio::time::sleep(HEAR_EVERY) => {}
-                        () = self.deny_list().denied_here() => {}
-                    }
+                    // Until then, or until something is denied here.
+                    let denied = self.deny_list().denied_here();
+                    let _ = tokio::time::timeout(HEAR_EVERY, denied).await;
                     self.hear(redis).await;
                 }
             };
-            tokio::join!(reading, hearing);
+            // Neither waits for the other, and neither ends.
+            let (mut reading, mut hearing) = (pin!(reading), pin!(hearing));
+            poll_fn(|cx| {
+                let _: Poll<()> = reading.as_mut().poll(cx);
+                hearing.as_mut().poll(cx)
+            })
+            .await;
             return;
         }
         reading.await;

@@ -20,11 +20,14 @@ mod cookie;
 pub mod cors;
 #[cfg(feature = "csrf")]
 pub mod csrf;
+#[cfg(all(feature = "jwt", feature = "refresh-token"))]
+pub mod deny_feed;
 pub mod deny_list;
 mod error;
 pub mod event;
 pub mod future;
 pub mod guarded;
+pub mod guide;
 mod head;
 #[cfg(feature = "headers")]
 pub mod headers;
@@ -44,6 +47,8 @@ pub mod password;
 pub mod problem;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(all(feature = "redis", feature = "refresh-token"))]
+mod redis_link;
 #[cfg(feature = "refresh-token")]
 pub mod refresh_token;
 pub mod rejection;

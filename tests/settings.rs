@@ -77,6 +77,10 @@ fn every_setting_refuses_what_cannot_be_meant() {
                 "file:x",
             ],
         ),
+        (
+            "REDIS_URL",
+            &["redis://", "cache:6379", "http://:hunter2@cache", "redis"],
+        ),
         ("JWT_SECRET", TOO_WEAK),
         ("JWT_REFRESH_SECRET", TOO_WEAK),
         (
@@ -124,6 +128,7 @@ fn every_setting_refuses_what_cannot_be_meant() {
         "JWT_REFRESH_SECRET_FILE",
         "JWT_REFRESH_SECRET_PREVIOUS_FILE",
         "DATABASE_URL_FILE",
+        "REDIS_URL_FILE",
         "METRICS_TOKEN_FILE",
     ] {
         for path in ["/nonexistent/hunter2", "/"] {

@@ -22,6 +22,10 @@ pub(crate) async fn run(settings: &Settings, service: &Service) -> Checklist {
         Some(origin) if origin.is_https() => Site::https(host),
         _ => Site::http(host),
     };
+    let counting = match settings.redis_url {
+        Some(_) => Counting::Shared,
+        None => Counting::Unstated,
+    };
     // Without a token what stands behind authentication is the operator's to see.
     let site = match service
         .audit_token()
@@ -32,7 +36,7 @@ pub(crate) async fn run(settings: &Settings, service: &Service) -> Checklist {
     };
     let checklist = audit::probe(service.edge.clone(), &site, &routes(settings))
         .await
-        .and(audit::of_settings(settings, Counting::Unstated))
+        .and(audit::of_settings(settings, counting))
         .and([service.app.accounts.audited().await]);
     match &settings.clamd_addr {
         Some(_) if carries(settings) => checklist,

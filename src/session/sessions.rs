@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    deny_list::DenyList,
+    deny_list::{Denial, DenyList},
     event::{EventKind, SecurityEvent},
     jwt::{IssueError, IssuedToken, Issuer},
     refresh_token::{
@@ -278,12 +278,21 @@ impl Sessions {
         Ok(self.inner.tokens.list(subject).await?)
     }
 
-    /// Tells the deny list what the store knows of ended sessions, and lets it answer. After a
-    /// start, called until it succeeds; called again, it adds what other servers ended since.
+    /// Tells the deny list what the store knows of ended sessions, and lets it answer from then on.
+    /// After a start, called until it succeeds; called again, it adds what other servers ended
+    /// since, as [`DenyFeed`](crate::deny_feed::DenyFeed) does by itself.
     ///
     /// # Errors
     /// When the store does not answer; the deny list is then as ready as it was.
     pub async fn recover(&self) -> Result<(), SessionError> {
+        self.learn_ends().await?;
+        self.inner.deny_list.set_ready();
+        Ok(())
+    }
+
+    /// Tells the deny list what was ended since the last time, by whomever. Each time reaches back
+    /// into what the last one saw, since clocks differ and steps take time.
+    pub(crate) async fn learn_ends(&self) -> Result<(), SessionError> {
         let now = self.now();
         let known = self.inner.recovered.load(Ordering::Acquire);
         let since = match known {
@@ -291,12 +300,12 @@ impl Sessions {
             known => UnixMillis::new(known).saturating_sub(SKEW),
         };
         for (id, _) in self.inner.tokens.revoked_since(since).await? {
-            self.deny(id);
+            let denial = Denial::Session(id.to_string());
+            self.inner.deny_list.learn(&denial);
         }
         self.inner
             .recovered
             .fetch_max(now.as_millis(), Ordering::AcqRel);
-        self.inner.deny_list.set_ready();
         Ok(())
     }
 
@@ -376,7 +385,7 @@ impl Sessions {
     fn deny(&self, id: SessionId) {
         let deny_list = &self.inner.deny_list;
         let id = id.to_string();
-        if !deny_list.holds_session(&id) {
+        if !deny_list.holds(&Denial::Session(id.clone())) {
             deny_list.deny_session(&id);
         }
     }

@@ -95,6 +95,12 @@ impl RedisLimits {
         self.inner.breaker.is_open()
     }
 
+    /// Asks Redis for a sign of life, so that [`is_degraded`](Self::is_degraded) is true also where
+    /// no request asks: for a probe in the background.
+    pub async fn probe(&self, context: &Context) {
+        let _ = self.within_budget(context, self.inner.link.ping()).await;
+    }
+
     async fn over(link: Link, secret: &Secret) -> Result<Self, ConfigError> {
         let mut key = [0; 32];
         Hkdf::<Sha256>::new(Some(b"portcullis rate limits"), secret.expose())

@@ -31,6 +31,7 @@ use std::{
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use support::{
+    daemon::binary,
     postgres::Postgres,
     redis::Redis,
     server::{Server, example, refused},
@@ -477,6 +478,28 @@ async fn ends_are_felt(redis: Option<Redis>, postgres: Postgres) {
     assert!(times.iter().all(|time| *time < SECOND), "{times:?}");
 }
 
+#[test]
+fn the_example_of_a_cluster_sees_what_it_should() {
+    let (Some(redis), Some(postgres)) = (
+        binary("PORTCULLIS_TEST_REDIS"),
+        binary("PORTCULLIS_TEST_POSTGRES"),
+    ) else {
+        return;
+    };
+    let run = Command::new(example("cluster"))
+        .env("REDIS_SERVER", redis)
+        .env("POSTGRES_BIN", postgres)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(run.stdout).unwrap();
+    print!("{told}");
+    assert_eq!(run.status.code(), Some(0), "{told}");
+    assert!(
+        told.ends_with("\n16 of 16 are as they should be\n"),
+        "{told}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_would_lose_ends_is_refused_and_one_that_is_away_is_not() {
     let Some(redis) = Redis::start() else {
@@ -485,7 +508,11 @@ async fn a_redis_that_would_lose_ends_is_refused_and_one_that_is_away_is_not() {
     let url = redis.url();
     let told = |change: &str| {
         assert_eq!(redis.ask(change), "+OK");
-        let (code, told) = refused(&[("REDIS_URL", &url)]);
+        let (code, told) = refused(&[
+            ("REDIS_URL", &url),
+            ("JWT_SECRET", SECRETS[0]),
+            ("JWT_REFRESH_SECRET", SECRETS[1]),
+        ]);
         assert_eq!(code, Some(2), "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
         assert!(told.starts_with("REDIS_URL: "), "{told}");

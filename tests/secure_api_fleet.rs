@@ -417,12 +417,25 @@ async fn failed_logins_of_an_account_are_counted_together() {
     let fleet = Fleet::new(postgres, Some(redis), &[("AUTH_ACCOUNT_FAILURES_MAX", "5")]);
     let servers = fleet.three();
     let api = Api::of(&servers);
-    api.enter("alice").await;
-    let guess = json!({"username": "alice", "password": "a wrong password"});
-    let guesses = (0..15).map(|_| api.post("/auth/login", &guess));
-    let answers = futures_util::future::join_all(guesses).await;
-    let of = |status| answers.iter().filter(|answer| answer.0 == status).count();
-    assert_eq!((of(401), of(429)), (5, 10));
+    for round in 0..10 {
+        let name = format!("user-{round}");
+        api.enter(&name).await;
+        let before = api.decided_alone().await;
+        let guess = json!({"username": name, "password": "a wrong password"});
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            // Three at once, one at each: more would wait for their turn to be hashed.
+            let three = (0..3).map(|_| api.post("/auth/login", &guess));
+            answers.extend(futures_util::future::join_all(three).await);
+        }
+        if api.decided_alone().await == before {
+            let of = |status| answers.iter().filter(|answer| answer.0 == status).count();
+            assert_eq!((of(401), of(429)), (5, 10), "{answers:?}");
+            return;
+        }
+        println!("the machine is too busy: again");
+    }
+    panic!("Redis does not answer in time");
 }
 
 async fn ends_are_felt(redis: Option<Redis>, postgres: Postgres) {
@@ -743,10 +756,10 @@ async fn a_rolling_restart_with_new_secrets_loses_no_request_and_no_session() {
         fleet
             .vars
             .insert("JWT_REFRESH_SECRET_PREVIOUS", knows[1].into());
-        for place in 0..servers.len() {
+        for (place, server) in servers.iter_mut().enumerate() {
             let started = fleet.start();
             let url = started.url("");
-            let leaving = std::mem::replace(&mut servers[place], started);
+            let leaving = std::mem::replace(server, started);
             // Clients find its port closed before they hear of the one in its place.
             let status = tokio::task::spawn_blocking(|| leaving.stop())
                 .await

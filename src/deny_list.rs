@@ -121,6 +121,9 @@ impl DenyKeys {
 }
 
 /// What is denied: what the instances of a service tell one another.
+///
+/// Seconds are those of the clock of the instance that denied, against which other instances hold
+/// the `iat` that their own clocks gave: keep clocks in step (NTP).
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Denial {

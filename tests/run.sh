@@ -14,7 +14,6 @@ main() {
     done
     step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
     step "examples" cargo build --locked --all-features --examples
-    step "three instances" cargo run --locked --quiet --all-features --example cluster
     step "tests" run_tests
     if command -v npm >/dev/null && command -v openssl >/dev/null; then
         step "judges of the headers" bash tests/judges.sh

@@ -20,6 +20,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -29,7 +30,12 @@ use std::{
 
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use support::{postgres::Postgres, redis::Redis, server::Server};
+use support::{
+    daemon::binary,
+    postgres::Postgres,
+    redis::Redis,
+    server::{Server, example, refused},
+};
 use tokio::task::JoinHandle;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -152,6 +158,19 @@ impl Api {
         let (status, pair) = self.post("/auth/login", &body).await;
         assert_eq!(status, 200, "{pair}");
         (text(&pair, "access_token"), text(&pair, "refresh_token"))
+    }
+
+    /// How many times, on all instances, Redis did not answer in time.
+    async fn decided_alone(&self) -> u64 {
+        let instances = self.instances.lock().unwrap().clone();
+        let mut sum = 0;
+        for instance in instances {
+            let request = self.client.get(format!("{instance}/metrics"));
+            let text = request.send().await.unwrap().text().await.unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(OUTAGES));
+            sum += line.unwrap().trim().parse::<u64>().unwrap();
+        }
+        sum
     }
 
     async fn health(&self) -> (u16, String) {
@@ -328,6 +347,27 @@ async fn hammer(api: &Api, from: &str, time: Duration, others: &Mutex<Tally>) ->
     futures_util::future::join_all(tasks).await.concat()
 }
 
+/// Hammers for `time` in which Redis answered all: an instance of a machine so busy that it did not
+/// within 100 ms decided alone, and nothing can be said of the fleet.
+async fn hammer_calmly(
+    api: &Api,
+    from: &str,
+    time: Duration,
+    window: Duration,
+    others: &Mutex<Tally>,
+) -> Vec<Span> {
+    for _ in 0..10 {
+        let before = api.decided_alone().await;
+        let admitted = hammer(api, from, time, others).await;
+        if api.decided_alone().await == before {
+            return admitted;
+        }
+        println!("the machine is too busy: again");
+        tokio::time::sleep(window).await;
+    }
+    panic!("Redis does not answer in time");
+}
+
 /// The most requests that were certainly admitted within one window.
 fn most_within(admitted: &[Span], window: Duration) -> usize {
     let within = |start: Instant| {
@@ -355,7 +395,7 @@ async fn hammering_three_instances_never_exceeds_the_limit_in_any_window() {
     let servers = fleet.three();
     let api = Api::of(&servers);
     let tally = Mutex::default();
-    let admitted = hammer(&api, "198.51.100.7", SECOND * 6, &tally).await;
+    let admitted = hammer_calmly(&api, "198.51.100.7", SECOND * 6, SECOND, &tally).await;
     let tally = tally.into_inner().unwrap();
     let most = most_within(&admitted, SECOND);
     println!(
@@ -377,12 +417,25 @@ async fn failed_logins_of_an_account_are_counted_together() {
     let fleet = Fleet::new(postgres, Some(redis), &[("AUTH_ACCOUNT_FAILURES_MAX", "5")]);
     let servers = fleet.three();
     let api = Api::of(&servers);
-    api.enter("alice").await;
-    let guess = json!({"username": "alice", "password": "a wrong password"});
-    let guesses = (0..15).map(|_| api.post("/auth/login", &guess));
-    let answers = futures_util::future::join_all(guesses).await;
-    let of = |status| answers.iter().filter(|answer| answer.0 == status).count();
-    assert_eq!((of(401), of(429)), (5, 10));
+    for round in 0..10 {
+        let name = format!("user-{round}");
+        api.enter(&name).await;
+        let before = api.decided_alone().await;
+        let guess = json!({"username": name, "password": "a wrong password"});
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            // Three at once, one at each: more would wait for their turn to be hashed.
+            let three = (0..3).map(|_| api.post("/auth/login", &guess));
+            answers.extend(futures_util::future::join_all(three).await);
+        }
+        if api.decided_alone().await == before {
+            let of = |status| answers.iter().filter(|answer| answer.0 == status).count();
+            assert_eq!((of(401), of(429)), (5, 10), "{answers:?}");
+            return;
+        }
+        println!("the machine is too busy: again");
+    }
+    panic!("Redis does not answer in time");
 }
 
 async fn ends_are_felt(redis: Option<Redis>, postgres: Postgres) {
@@ -436,6 +489,93 @@ async fn ends_are_felt(redis: Option<Redis>, postgres: Postgres) {
     }
     println!("ends of a session, a key and a user through {through}: {times:?}");
     assert!(times.iter().all(|time| *time < SECOND), "{times:?}");
+}
+
+#[test]
+fn the_example_of_a_cluster_sees_what_it_should() {
+    let (Some(redis), Some(postgres)) = (
+        binary("PORTCULLIS_TEST_REDIS"),
+        binary("PORTCULLIS_TEST_POSTGRES"),
+    ) else {
+        return;
+    };
+    let run = Command::new(example("cluster"))
+        .env("REDIS_SERVER", redis)
+        .env("POSTGRES_BIN", postgres)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(run.stdout).unwrap();
+    print!("{told}");
+    assert_eq!(run.status.code(), Some(0), "{told}");
+    assert!(
+        told.ends_with("\n16 of 16 are as they should be\n"),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_would_lose_ends_is_refused_and_one_that_is_away_is_not() {
+    let Some(redis) = Redis::start() else {
+        return;
+    };
+    let url = redis.url();
+    let told = |change: &str| {
+        assert_eq!(redis.ask(change), "+OK");
+        let (code, told) = refused(&[
+            ("REDIS_URL", &url),
+            ("JWT_SECRET", SECRETS[0]),
+            ("JWT_REFRESH_SECRET", SECRETS[1]),
+        ]);
+        assert_eq!(code, Some(2), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.starts_with("REDIS_URL: "), "{told}");
+        told
+    };
+    let evicts = told("CONFIG SET maxmemory-policy volatile-lru");
+    assert!(evicts.contains("noeviction"), "{evicts}");
+    told("CONFIG SET requirepass sesame");
+
+    let away = Server::start(&[("REDIS_URL", "redis+unix:///nonexistent/redis.sock")]);
+    let api = Api::of([&away]);
+    let (access, _) = api.enter("alice").await;
+    assert_eq!(api.get("/api/me", &access).await, 200);
+    until("/healthz names what Redis is for", async || {
+        api.health().await == (503, "degraded: limits, deny_list".into())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_production_checklist_holds_at_each_start_of_a_fleet() {
+    let (Some(postgres), Some(redis)) = (Postgres::start(), Redis::start()) else {
+        return;
+    };
+    let fleet = Fleet::new(
+        postgres,
+        Some(redis),
+        &[
+            ("APP_ENV", "production"),
+            ("PUBLIC_ORIGIN", "https://example.com"),
+            ("API_KEYS_ENV", "test"),
+            ("BCRYPT_COST", "10"),
+            ("RATE_LIMIT_MAX_REQUESTS", "100"),
+            ("AUTH_RATE_LIMIT_MAX", "5"),
+        ],
+    );
+    for _ in 0..2 {
+        let run = Command::new(example("checklist"))
+            .env_clear()
+            .envs(&fleet.vars)
+            .output()
+            .unwrap();
+        let table = String::from_utf8(run.stdout).unwrap();
+        let line = table.lines().find(|line| line.contains(" limits_fleet "));
+        let line = line.unwrap();
+        assert!(
+            line.starts_with("configured ") && line.contains("together"),
+            "{line}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -524,7 +664,7 @@ async fn redis_killed_emptied_and_stalled_under_load_bounds_hold() {
     }));
 
     for act in ["kill -9, restart empty", "SIGSTOP"] {
-        let calm = hammer(&api, "203.0.113.7", window, &hammered);
+        let calm = hammer_calmly(&api, "203.0.113.7", window, window, &hammered);
         let calm = most_within(&calm.await, window);
         let redis = fleet.redis.as_mut().unwrap();
         let storm = hammer(&api, "203.0.113.7", SECOND * 6, &hammered);
@@ -565,7 +705,7 @@ async fn redis_killed_emptied_and_stalled_under_load_bounds_hold() {
         assert!(calm <= limit, "{calm}");
         // Each instance keeps the limit by itself, and Redis may have forgotten once.
         assert!(most <= 4 * limit, "{most}");
-        let after = hammer(&api, "203.0.113.8", window, &hammered).await;
+        let after = hammer_calmly(&api, "203.0.113.8", window, window, &hammered).await;
         let after = most_within(&after, window);
         assert!(after <= limit, "{act}: {after} after Redis was back");
     }
@@ -616,17 +756,17 @@ async fn a_rolling_restart_with_new_secrets_loses_no_request_and_no_session() {
         fleet
             .vars
             .insert("JWT_REFRESH_SECRET_PREVIOUS", knows[1].into());
-        for place in 0..servers.len() {
+        for (place, server) in servers.iter_mut().enumerate() {
             let started = fleet.start();
-            let leaving = {
-                let mut instances = api.instances.lock().unwrap();
-                instances[place] = started.url("");
-                std::mem::replace(&mut servers[place], started)
-            };
+            let url = started.url("");
+            let leaving = std::mem::replace(server, started);
+            // Clients find its port closed before they hear of the one in its place.
             let status = tokio::task::spawn_blocking(|| leaving.stop())
                 .await
                 .unwrap();
             assert!(status.success(), "{status}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            api.instances.lock().unwrap()[place] = url;
         }
         println!("{step}");
     }
@@ -638,10 +778,11 @@ async fn a_rolling_restart_with_new_secrets_loses_no_request_and_no_session() {
         [&200],
         "{tally:?}"
     );
-    assert!(tally.of(200) > 100);
+    assert!(tally.of(200) > 100 && tally.refused > 0, "{tally:?}");
     for access in &readers {
         assert_eq!(api.get("/api/me", access).await, 200);
     }
 }
 
 const HERE: &str = "192.0.2.1";
+const OUTAGES: &str = "portcullis_events_total{event=\"store_unavailable\"}";

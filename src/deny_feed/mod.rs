@@ -23,7 +23,7 @@
 //! - **Redis**: the store is read every 250 ms as ever. Ends made here wait, at most 10,000; beyond
 //!   that the others are told to refuse every token that was issued before.
 //! - **The store**: nobody who cannot reach it ends anything either; what those who can ended is
-//!   heard through Redis.
+//!   heard through Redis, unless they in turn cannot reach that.
 //! - **Both**, for longer than [`with_staleness`](DenyFeed::with_staleness) (60 s): others may have
 //!   ended what is not known here. JWT routes answer 503, and API keys are asked for in their store,
 //!   until the store was read again.

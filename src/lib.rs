@@ -39,6 +39,8 @@ mod error;
 pub mod event;
 pub mod future;
 pub mod guarded;
+#[cfg(doc)]
+pub mod guide;
 mod head;
 #[cfg(feature = "headers")]
 pub mod headers;

@@ -27,6 +27,7 @@ mod error;
 pub mod event;
 pub mod future;
 pub mod guarded;
+#[cfg(doc)]
 pub mod guide;
 mod head;
 #[cfg(feature = "headers")]

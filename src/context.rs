@@ -64,7 +64,8 @@ impl Context {
         })
     }
 
-    /// Sends events to `sink` alone.
+    /// Sends events to `sink` alone. It runs on the request's thread; put one that may wait behind
+    /// [`QueueSink::to`](crate::event::QueueSink::to).
     #[must_use]
     pub fn with_events(self, sink: impl EventSink) -> Self {
         self.with(|inner| inner.events = Arc::new(Events::new(Arc::new(sink))))

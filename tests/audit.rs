@@ -15,15 +15,23 @@ mod support;
 
 use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
-use axum::{Router, response::Html, routing::get, routing::post};
+use axum::{
+    Router,
+    body::Body,
+    middleware::{Next, from_fn},
+    response::{Html, IntoResponse as _, Redirect},
+    routing::{get, post},
+};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION},
+    header::{
+        ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use http_body_util::Full;
 use portcullis::{
-    ClientLayer, Context, Origin, TrustedProxies,
+    ClientLayer, Context, Origin, Peer, Rejection, RejectionKind, TrustedProxies,
     audit::{self, Carrier, Checklist, Counting, Limit, Line, Route, Site, Verdict},
     csrf::CsrfPolicy,
     headers::SecurityHeaders,
@@ -78,9 +86,17 @@ struct Deployment {
     scanner_away: bool,
     open_metrics: bool,
     outside: bool,
-    any_origin: bool,
     bare_errors: bool,
     tells_server: bool,
+    any_token: bool,
+    stored_errors: bool,
+    no_metadata_rule: bool,
+    no_origin_rule: bool,
+    any_preflight: bool,
+    any_reader: bool,
+    plain_redirect: bool,
+    doubled: bool,
+    strict_limit: bool,
 }
 
 impl Deployment {
@@ -91,11 +107,12 @@ impl Deployment {
             false => TrustedProxies::none(),
         };
         let most = if self.loose_limit { 6 } else { 5 };
+        let counted = if self.strict_limit { most - 1 } else { most };
         let window = match self.short_window {
             true => Duration::from_secs(60),
             false => Duration::from_secs(900),
         };
-        let limit = Policy::strict("auth", most, window).unwrap();
+        let limit = Policy::strict("auth", counted, window).unwrap();
         let secrets = Secrets::new(Secret::generate());
         let keys = KeySet::from_secrets(Algorithm::HS256, &secrets).unwrap();
         let verifier = Verifier::new(keys, "issuer", "audience").unwrap();
@@ -120,7 +137,7 @@ impl Deployment {
             login = login.limit("auth");
         }
         let mut me = Guard::new();
-        if !self.no_authentication {
+        if !self.no_authentication && !self.any_token {
             me = me.authenticate();
         }
         let notes = Guard::new()
@@ -149,23 +166,46 @@ impl Deployment {
                 false => Err(problem::not_found().await),
             }
         };
+        let any_token = self.any_token;
         let mut router = Router::new()
             .route("/", get(async || Html("<p>hello")))
             .route("/login", post(read).layer(stack.route(login).unwrap()))
-            .route("/me", get(async || "me").layer(stack.route(me).unwrap()))
+            .route(
+                "/me",
+                get(move |request: Request<Body>| async move {
+                    // Somebody's own gate, which looks whether there is a token, and no further.
+                    match any_token && !request.headers().contains_key(AUTHORIZATION) {
+                        true => Err(Rejection::new(
+                            RejectionKind::Unauthenticated,
+                            "own",
+                            "none",
+                        )),
+                        false => Ok("me"),
+                    }
+                })
+                .layer(stack.route(me).unwrap()),
+            )
             .route("/notes", post(read).layer(stack.route(notes).unwrap()))
             .route("/files", post(read).layer(stack.route(files).unwrap()))
             .route("/metrics", get(show));
         if !self.bare_errors {
             router = router.fallback(problem::not_found);
         }
-        if self.any_origin {
-            router = router.layer(axum::middleware::map_response(
-                async |mut answer: axum::response::Response| {
-                    let any = HeaderValue::from_static("*");
-                    answer
-                        .headers_mut()
-                        .insert(ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        let (preflights, readers) = (self.any_preflight, self.any_reader);
+        if preflights || readers {
+            router = router.layer(from_fn(
+                move |request: Request<Body>, next: Next| async move {
+                    let is_spoiled = match request.method() == Method::OPTIONS {
+                        true => preflights,
+                        false => readers,
+                    };
+                    let mut answer = next.run(request).await;
+                    if is_spoiled {
+                        let any = HeaderValue::from_static("*");
+                        answer
+                            .headers_mut()
+                            .insert(ACCESS_CONTROL_ALLOW_ORIGIN, any);
+                    }
                     answer
                 },
             ));
@@ -175,6 +215,32 @@ impl Deployment {
         if self.outside {
             whole = whole.route("/admin", post(async || StatusCode::OK));
         }
+        // What a proxy in front, or a layer outside, does to all of it.
+        let spoiled = self.clone();
+        whole = whole.layer(from_fn(move |mut request: Request<Body>, next: Next| {
+            let spoiled = spoiled.clone();
+            async move {
+                let peer = request.extensions().get::<Peer>().copied();
+                if spoiled.plain_redirect && peer.is_some_and(|peer| !peer.tls()) {
+                    return Redirect::permanent("http://example.com/").into_response();
+                }
+                if spoiled.no_metadata_rule {
+                    request.headers_mut().remove("sec-fetch-site");
+                }
+                if spoiled.no_origin_rule {
+                    request.headers_mut().remove(ORIGIN);
+                }
+                let mut answer = next.run(request).await;
+                if spoiled.stored_errors && answer.status().is_client_error() {
+                    answer.headers_mut().remove(CACHE_CONTROL);
+                }
+                if spoiled.doubled {
+                    let again = HeaderValue::from_static("nosniff");
+                    answer.headers_mut().append(X_CONTENT_TYPE_OPTIONS, again);
+                }
+                answer
+            }
+        }));
         if self.tells_server {
             whole = whole.layer(axum::middleware::map_response(
                 async |answer: axum::response::Response| {
@@ -243,7 +309,15 @@ async fn a_bad_deployment_fails_exactly_the_bad_lines() {
             |bad| bad.outside = true,
             &["cross_site", "hsts", "https", "security_headers"],
         ),
-        (|bad| bad.any_origin = true, &["cors"]),
+        (|bad| bad.any_preflight = true, &["cors"]),
+        (|bad| bad.any_reader = true, &["cors"]),
+        (|bad| bad.any_token = true, &["authentication"]),
+        (|bad| bad.stored_errors = true, &["errors"]),
+        (|bad| bad.no_metadata_rule = true, &["cross_site"]),
+        (|bad| bad.no_origin_rule = true, &["cross_site"]),
+        (|bad| bad.plain_redirect = true, &["https"]),
+        (|bad| bad.doubled = true, &["security_headers"]),
+        (|bad| bad.strict_limit = true, &["limit_auth"]),
         (|bad| bad.bare_errors = true, &["errors"]),
         (
             |bad| {
@@ -452,6 +526,7 @@ async fn the_database_is_asked_over_its_connection() {
     pool.acquire().await.unwrap().ping().await.unwrap();
     let line = audit::sqlite(&pool).await;
     assert_eq!(line.verdict(), Verdict::Fails, "{line}");
+    assert!(line.how().contains("wait for the disk"), "{line}");
 }
 
 /// The schema and the role stand in for what a server elsewhere would say.

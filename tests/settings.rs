@@ -140,6 +140,17 @@ fn every_setting_refuses_what_cannot_be_meant() {
 }
 
 #[test]
+fn production_is_reached_over_https() {
+    let told = |origin: &str| {
+        let read = Settings::from_map([("APP_ENV", "production"), ("PUBLIC_ORIGIN", origin)]);
+        let told = read.unwrap_err().to_string();
+        told.contains("PUBLIC_ORIGIN: takes an HTTPS origin in production")
+    };
+    assert!(told("http://example.com"));
+    assert!(!told("https://example.com"));
+}
+
+#[test]
 fn the_bounds_are_as_documented() {
     for (name, low, high) in [
         ("JWT_ACCESS_TTL_SECS", 1, 3_600),

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the comparisons, and prints one line for each budget, separated by tabs:
-# name, ours, peer, ratio (or the figure itself where there is no peer), budget, ok or over.
+# name, ours, peer, ratio (or the figure itself where there is no peer), budget, ok or over; floor where
+# the line is not ours but what the line above it could be at best.
 # All figures stand on standard error. Exits 1 when a budget is not kept.
 #
 #   bash benches/peers/run.sh [GATE...]     all gates when none is named

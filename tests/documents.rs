@@ -20,6 +20,28 @@ fn every_test_that_a_document_names_is_there() {
     }
 }
 
+#[test]
+fn every_example_is_run_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    for folder in ["tests", "tests/support"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    for entry in fs::read_dir(root.join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let is_run = ["example", "output_of", "Example::start"]
+            .iter()
+            .any(|call| sources.contains(&format!("{call}(\"{name}\"")));
+        assert!(is_run, "no test runs the example {name}");
+    }
+}
+
 /// The names in the last column of every table with this heading. A row without one is a fault.
 fn named(text: &str, heading: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();

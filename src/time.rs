@@ -2,6 +2,9 @@
 //!
 //! Every gate reads time through a [`Clock`], so a test moves time by hand and never sleeps.
 //!
+//! Deployment caveat: tokens of several servers are judged by the wall clock of each. Keep them within
+//! 5 s of each other (NTP).
+//!
 //! ```
 //! use portcullis::time::{Clock, ManualClock};
 //! use std::time::Duration;

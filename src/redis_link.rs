@@ -1,10 +1,15 @@
 //! A connection to Redis or Valkey for what must not be lost there: one for its user, multiplexed,
 //! each call with a time and none repeated.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use redis::{
-    Client, Cmd, FromRedisValue, IntoConnectionInfo as _, RedisResult, ScriptInvocation,
+    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult,
+    ScriptInvocation, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig},
     cluster_async::ClusterConnection,
@@ -16,8 +21,38 @@ use crate::store_error::{StoreError, StoreErrorKind, redis::failed};
 /// One server, or a cluster.
 #[derive(Clone)]
 pub(crate) enum Link {
-    One(ConnectionManager),
+    One(One),
     Cluster(ClusterConnection),
+}
+
+#[derive(Clone)]
+pub(crate) struct One {
+    connection: Arc<RwLock<ConnectionManager>>,
+    /// What makes another connection; none where the user gave the one.
+    client: Option<Client>,
+}
+
+impl One {
+    pub(crate) fn new(connection: ConnectionManager, client: Option<Client>) -> Self {
+        let connection = Arc::new(RwLock::new(connection));
+        Self { connection, client }
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        let connection = self.connection.read();
+        connection.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A server that became a replica holds its connections, and the address leads elsewhere now.
+    fn leave_a_replica(&self, error: &RedisError) {
+        if error.kind() != ErrorKind::Server(ServerErrorKind::ReadOnly) {
+            return;
+        }
+        if let Some(Ok(new)) = self.client.clone().map(manager) {
+            let connection = self.connection.write();
+            *connection.unwrap_or_else(PoisonError::into_inner) = new;
+        }
+    }
 }
 
 impl Link {
@@ -29,13 +64,9 @@ impl Link {
             let settings = address.tcp_settings().clone();
             address = address.set_tcp_settings(settings.set_user_timeout(CUT_OFF));
         }
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_number_of_retries(0)
-            .set_max_delay(RECONNECT);
         let client = Client::open(address)?;
-        ConnectionManager::new_lazy_with_config(client, config).map(Self::One)
+        let connection = manager(client.clone())?;
+        Ok(Self::One(One::new(connection, Some(client))))
     }
 
     /// To the cluster of which `urls` name some nodes, and one answers.
@@ -80,7 +111,10 @@ impl Link {
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         in_time(async {
             match self.clone() {
-                Self::One(mut one) => command.query_async(&mut one).await,
+                Self::One(one) => {
+                    let answer = command.query_async(&mut one.connection()).await;
+                    answer.inspect_err(|error| one.leave_a_replica(error))
+                }
                 Self::Cluster(mut cluster) => command.query_async(&mut cluster).await,
             }
         })
@@ -93,12 +127,25 @@ impl Link {
     ) -> Result<T, StoreError> {
         in_time(async {
             match self.clone() {
-                Self::One(mut one) => invocation.invoke_async(&mut one).await,
+                Self::One(one) => {
+                    let answer = invocation.invoke_async(&mut one.connection()).await;
+                    answer.inspect_err(|error| one.leave_a_replica(error))
+                }
                 Self::Cluster(mut cluster) => invocation.invoke_async(&mut cluster).await,
             }
         })
         .await
     }
+}
+
+/// A connection that is opened when it is first used.
+fn manager(client: Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
+        .set_number_of_retries(0)
+        .set_max_delay(RECONNECT);
+    ConnectionManager::new_lazy_with_config(client, config)
 }
 
 fn cluster<'a>(urls: impl IntoIterator<Item = &'a str>) -> ClusterClientBuilder {

@@ -1,8 +1,8 @@
 -- Judges the counts of one request by the server's clock, and charges all of them when none refuses.
 --
 -- KEYS    one for each count.
--- ARGV    '1' to charge, then for each key: 's' (strict) or 'g' (GCRA), limit, window in
---         microseconds, cost, and '1' where a refusal counts.
+-- ARGV    one string: a byte that is 1 to charge, then for each key its algorithm (0 strict, 1 GCRA)
+--         and whether a refusal counts (bytes), limit (u32), window in microseconds (f64), cost (u32).
 -- Answer  four numbers for each key: 1 where it admits, units left, microseconds until there are
 --         more (refused: until the cost fits), and the stamp that a refund names.
 --
@@ -29,16 +29,16 @@ local function freed_in(entries, first, all, units, span)
   return span
 end
 
+local terms = ARGV[1]
 local counts, refused = {}, false
 for index = 1, #KEYS do
-  local at = index * 5 - 3
-  local limit, span, cost = ARGV[at + 1] * 1, ARGV[at + 2] * 1, ARGV[at + 3] * 1
+  local is_gcra, may_refuse, limit, span, cost = unpack('>BBI4dI4', terms, index * 18 - 16)
   local held = redis.pcall('GET', KEYS[index])
   if type(held) ~= 'string' then
     held = ''
   end
   local admits
-  if ARGV[at] == 'g' then
+  if is_gcra == 1 then
     local period = max(1, ceil(span / limit))
     local arrival = clock
     if #held == 16 then
@@ -67,18 +67,17 @@ for index = 1, #KEYS do
     admits = sum + cost <= limit
     counts[index] = { admits, entries, first, all, sum, now, held }
   end
-  refused = refused or (not admits and ARGV[at + 4] == '1')
+  refused = refused or (not admits and may_refuse == 1)
 end
 
-local charge = ARGV[1] == '1' and not refused
+local charge = string.byte(terms) == 1 and not refused
 local answer = {}
 for index = 1, #KEYS do
-  local at = index * 5 - 3
-  local limit, span, cost = ARGV[at + 1] * 1, ARGV[at + 2] * 1, ARGV[at + 3] * 1
+  local is_gcra, _, limit, span, cost = unpack('>BBI4dI4', terms, index * 18 - 16)
   local count = counts[index]
   local admits = count[1]
   local units, more_in, stamp = limit, 0, 0
-  if ARGV[at] == 'g' then
+  if is_gcra == 1 then
     local period, arrival, charged = count[2], count[4], count[5]
     local full = period * limit
     if charge and admits then

@@ -82,7 +82,7 @@ for index = 1, #KEYS do
     local full = period * limit
     if charge and admits then
       arrival, stamp = charged, clock
-      redis.call('SET', KEYS[index], pack('>dd', arrival, period), 'PX', ceil((arrival - clock) / 1000))
+      redis.call('PSETEX', KEYS[index], ceil((arrival - clock) / 1000), pack('>dd', arrival, period))
     end
     local owed = arrival - clock
     if not admits then
@@ -104,7 +104,7 @@ for index = 1, #KEYS do
       end
       sum, stamp = sum + cost, now
       local packed = string.sub(count[7], first * 12 - 11, kept * 12) .. pack('>dI4', now, entries[all * 2])
-      redis.call('SET', KEYS[index], packed, 'PX', ceil((now + span - clock) / 1000))
+      redis.call('PSETEX', KEYS[index], ceil((now + span - clock) / 1000), packed)
     end
     if not admits then
       units, more_in = max(0, limit - sum), freed_in(entries, first, all, sum + cost - limit, span)

@@ -41,7 +41,7 @@ struct Inner {
 /// What connections are made to.
 enum Server {
     One(Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 #[derive(Clone)]
@@ -84,7 +84,7 @@ impl RedisLimits {
             .connection_timeout(CONNECT)
             .build()
             .map_err(unusable)?;
-        Self::over(Server::Cluster(client), secret).await
+        Self::over(Server::Cluster(Box::new(client)), secret).await
     }
 
     /// Waits for Redis no longer than `budget` for a request, instead of 100 ms.

@@ -111,7 +111,7 @@ fn calls(redis: &Redis) -> u64 {
     let stats = redis.answer("INFO commandstats");
     let sent = stats.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let is_ours = ["time", "get", "set", "del", "info", "quit"].contains(&name);
+        let is_ours = ["time", "get", "set", "psetex", "del", "info", "quit"].contains(&name);
         (!is_ours).then(|| rest.split(',').next().unwrap().parse::<u64>().unwrap())
     });
     sent.sum()

@@ -55,7 +55,7 @@ install_express() {
 # On one core, so that nothing moves between caches, except what is about two threads or a server and its client.
 run() {
     local pin=()
-    if [[ ${2:-} != threads && $1 != stack ]] && command -v taskset >/dev/null; then
+    if [[ ${2:-} != threads && $1 != stack && $1 != redis ]] && command -v taskset >/dev/null; then
         pin=(taskset -c "$(($(nproc) - 1))")
     fi
     "${pin[@]}" "${CARGO_TARGET_DIR:-target}/release/$1" ${2:+"$2"}

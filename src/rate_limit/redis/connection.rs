@@ -40,8 +40,8 @@ struct Inner {
 
 /// What connections are made to.
 enum Server {
-    One(Client),
-    Cluster(ClusterClient),
+    One(Box<Client>),
+    Cluster(Box<ClusterClient>),
 }
 
 #[derive(Clone)]
@@ -66,7 +66,7 @@ impl RedisLimits {
     /// When the URL cannot be read, or the server refuses its credentials.
     pub async fn connect(url: &str, secret: &Secret) -> Result<Self, ConfigError> {
         let client = Client::open(url).map_err(unusable)?;
-        Self::over(Server::One(client), secret).await
+        Self::over(Server::One(Box::new(client)), secret).await
     }
 
     /// Connects to a cluster, of which `urls` name some nodes. Otherwise as
@@ -84,7 +84,7 @@ impl RedisLimits {
             .connection_timeout(CONNECT)
             .build()
             .map_err(unusable)?;
-        Self::over(Server::Cluster(client), secret).await
+        Self::over(Server::Cluster(Box::new(client)), secret).await
     }
 
     /// Waits for Redis no longer than `budget` for a request, instead of 100 ms.
@@ -206,7 +206,8 @@ impl Server {
                     .set_response_timeout(None)
                     .set_number_of_retries(0)
                     .set_max_delay(RECONNECT);
-                ConnectionManager::new_lazy_with_config(client.clone(), config).map(Link::One)
+                ConnectionManager::new_lazy_with_config(Client::clone(client), config)
+                    .map(Link::One)
             }
             Self::Cluster(client) => {
                 let config = ClusterConfig::new();

@@ -27,7 +27,8 @@ main() {
         install_express >&2
     fi
     table=$(mktemp)
-    trap 'rm -f "$table"' EXIT
+    # Expanded here: at the exit this function and its variables are gone.
+    trap "rm -f '$table'" EXIT
     local gate mode modes
     for gate in "${gates[@]}"; do
         read -ra modes <<<"$(modes_of "$gate")"

@@ -14,11 +14,11 @@ main() {
     done
     step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
     step "examples" cargo build --locked --all-features --examples
-    step "the example of a store" cargo run --locked --quiet --all-features --example custom_store
     step "tests" run_tests
     if command -v npm >/dev/null && command -v openssl >/dev/null; then
         step "judges of the headers" bash tests/judges.sh
     fi
+    step "instructions of each gate" bash benches/instructions/run.sh
     step "a program with both backends" cargo test --locked --all-features --test jwt_two_backends -- --ignored
     step "doc tests" cargo test --locked --all-features --doc
     echo "all checks passed in ${SECONDS} s"
@@ -59,6 +59,7 @@ install_missing() {
     command -v redis-server >/dev/null || packages+=(redis-server)
     [[ -n $(postgres_folder) ]] || packages+=(postgresql)
     command -v promtool >/dev/null || packages+=(prometheus)
+    command -v valgrind >/dev/null || packages+=(valgrind)
     if ((${#packages[@]})); then
         as_root apt-get update -qq
         # At run level 1 a package's scripts start no server.

@@ -101,7 +101,7 @@ pub(crate) async fn login(
     let previous = app.endpoints.cookie(&headers)?;
     app.hasher.check(&body.password)?;
     let name = body.username.to_ascii_lowercase();
-    let attempt = app.throttle.attempt(&name, &headers)?;
+    let attempt = app.throttle.attempt(&name, &headers).await?;
     let pair = match start_session(&app, ip, &headers, &name, &body.password, previous).await {
         Ok(Some(pair)) => pair,
         Ok(None) => {
@@ -116,12 +116,13 @@ pub(crate) async fn login(
             .with_detail("User name and password do not match."));
         }
         Err(rejection) => {
-            attempt.withdraw();
+            attempt.withdraw().await;
             return Err(rejection);
         }
     };
     let mut response = app.endpoints.answer(&pair, body.cookie);
-    response.headers_mut().append(SET_COOKIE, attempt.succeed());
+    let known = attempt.succeed().await;
+    response.headers_mut().append(SET_COOKIE, known);
     Ok(response)
 }
 
@@ -209,7 +210,7 @@ pub(crate) async fn change_password(
             "no_such_user",
         ));
     };
-    let attempt = app.throttle.attempt(&account.username, &headers)?;
+    let attempt = app.throttle.attempt(&account.username, &headers).await?;
     let stored = account.password_hash.as_str();
     let keep = identity.session().and_then(|id| id.parse().ok());
     let change = PasswordChange::new(&account.id, &body.current, &body.new, Some(stored));
@@ -220,10 +221,13 @@ pub(crate) async fn change_password(
                 app.accounts.replace_hash(&account.id, stored, &hash).await
             });
     match changed.await {
-        Ok(_) => Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, attempt.succeed())])),
+        Ok(_) => Ok((
+            StatusCode::NO_CONTENT,
+            [(SET_COOKIE, attempt.succeed().await)],
+        )),
         Err(error) => {
             if !matches!(error, PasswordChangeError::Wrong) {
-                attempt.withdraw();
+                attempt.withdraw().await;
             }
             Err(error.into())
         }

@@ -45,7 +45,8 @@ pub(super) struct Away;
 
 impl RedisLimits {
     /// Connects to one server: `redis://`, `rediss://` (TLS) or `redis+unix://`. All instances of a
-    /// service give the same `secret`, and share their counts.
+    /// service give the same `secret`, and share their counts; instances with another one, as
+    /// during its rotation, count for themselves.
     ///
     /// A server that is away is no error: it is tried again, and policies go the way of their
     /// [`Outage`](super::Outage) until then.

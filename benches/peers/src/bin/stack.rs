@@ -4,7 +4,8 @@
 //!
 //! `stack` starts each server as a process of its own and asks them in turn; what it compares is the
 //! processor's time that a server takes for a request. `stack MODE` is one of the servers. Express
-//! is asked where `PORTCULLIS_PEERS_EXPRESS` names the folder that holds its packages.
+//! is asked where `PORTCULLIS_PEERS_EXPRESS` names the folder that holds its packages. For `wrk.sh`,
+//! `stack secret` prints a secret and a token that it signs.
 
 #[path = "../../../../tests/jwt_support/mod.rs"]
 mod jwt_support;
@@ -23,10 +24,10 @@ use axum_jwt_auth::{Decoder, LocalDecoder};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use portcullis::{
-    Context,
+    Client, Context,
     headers::{EmbedderPolicy, Profile, SecurityHeaders},
     jwt::{AccessToken, Algorithm, CacheLimits, Issuer, JwtLayer, SigningKey, Verifier},
-    rate_limit::{FieldsVersion, Policy, RateLimitLayer},
+    rate_limit::{FieldsVersion, Policy, RateLimitLayer, redis::RedisLimits},
     secret::Secret,
     stack::{Guard, SecurityStack},
 };
@@ -48,7 +49,7 @@ use tower_oauth2_resource_server::{
 use self::jwt_support::{AUDIENCE, ISSUER};
 
 const MODES: [&str; 8] = [
-    "bare",
+    BARE,
     // The stack around the Router, a token verified each time.
     "ours",
     // The same with the cache of verified tokens.
@@ -65,6 +66,12 @@ const MODES: [&str; 8] = [
     // That with axum-jwt-auth's extractor for the tokens.
     "peers-extractor",
 ];
+const BARE: &str = "bare";
+/// The bare service with the header bytes of ours.
+const BARE_BYTES: &str = "bare-bytes";
+/// Ours with cached tokens, and its limits in the Redis of this variable.
+const OURS_REDIS: &str = "ours-redis";
+const REDIS: &str = "STACK_REDIS";
 const EXPRESS: &str = "PORTCULLIS_PEERS_EXPRESS";
 /// In base64url; all servers share it.
 const SECRET: &str = "STACK_SECRET";
@@ -75,6 +82,10 @@ const BODY_BYTES: usize = 16 * 1024;
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match std::env::args().nth(1) {
+        Some(mode) if mode == "secret" => {
+            let secret = Secret::generate();
+            println!("{} {}", URL_SAFE_NO_PAD.encode(secret.expose()), token(&secret));
+        }
         Some(mode) => runtime.block_on(serve(&mode)),
         None => runtime.block_on(compare()),
     }
@@ -208,10 +219,13 @@ impl Drop for Server {
 }
 
 fn request(secret: &Secret) -> Arc<[u8]> {
-    let claims = AccessToken::new("5f1c9c52-6a1e-4b0e-8b1a-5b8f0c1c2d3e").with_scopes(["model", "upload"]);
-    let token = issuer(secret).issue(&claims, Context::new().wall()).unwrap();
-    let token = token.as_str();
+    let token = token(secret);
     format!("GET / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n").into_bytes().into()
+}
+
+fn token(secret: &Secret) -> String {
+    let claims = AccessToken::new("5f1c9c52-6a1e-4b0e-8b1a-5b8f0c1c2d3e").with_scopes(["model", "upload"]);
+    issuer(secret).issue(&claims, Context::new().wall()).unwrap().into_string()
 }
 
 fn issuer(secret: &Secret) -> Issuer {
@@ -238,7 +252,20 @@ async fn serve(mode: &str) {
     let secret = Secret::new(secret).unwrap();
     let bare = || Router::new().route("/", get(async || "hello"));
     let router = match mode {
-        "bare" => bare(),
+        BARE => bare(),
+        BARE_BYTES => {
+            let headers = headers_of_ours(&secret).await;
+            bare().layer(tower::util::MapResponseLayer::new(move |mut response: Response<Body>| {
+                response.headers_mut().extend(headers.clone());
+                response
+            }))
+        }
+        OURS_REDIS => {
+            let redis = RedisLimits::connect(&std::env::var(REDIS).unwrap(), &secret).await.unwrap();
+            let context = Context::new();
+            let stack = base(&secret, true, &context).with_shared_limits(limits(&context).shared(redis));
+            Router::new().fallback_service(stack.around(stack.route(guard()).unwrap().layer(bare())))
+        }
         "ours" | "ours-cached" => {
             let (stack, guard) = stack(&secret, mode == "ours-cached");
             Router::new().fallback_service(stack.around(stack.route(guard).unwrap().layer(bare())))
@@ -257,18 +284,44 @@ async fn serve(mode: &str) {
 
 fn stack(secret: &Secret, cached: bool) -> (SecurityStack, Guard) {
     let context = Context::new();
-    let general = Policy::strict("general", 100_000_000, Duration::from_secs(900)).unwrap();
-    let limits = RateLimitLayer::new([general]).with_fields(FieldsVersion::Draft10);
+    (base(secret, cached, &context).with_limits(limits(&context)), guard())
+}
+
+/// All but the limits.
+fn base(secret: &Secret, cached: bool, context: &Context) -> SecurityStack {
     let mut verifier = Verifier::new(issuer(secret).key_set(), ISSUER, AUDIENCE).unwrap();
     if cached {
         verifier = verifier.with_cache(CacheLimits::new());
     }
-    let stack = SecurityStack::new(context.clone())
+    SecurityStack::new(context.clone())
         .with_headers(SecurityHeaders::pinned(fourteen()))
-        .with_limits(limits.with_context(context.clone()))
-        .with_jwt(JwtLayer::new(verifier).with_context(context));
-    let guard = Guard::new().limit("general").authenticate().body(BODY_BYTES as u64);
-    (stack, guard)
+        .with_jwt(JwtLayer::new(verifier).with_context(context.clone()))
+}
+
+fn limits(context: &Context) -> RateLimitLayer {
+    let general = Policy::strict("general", 100_000_000, Duration::from_secs(900)).unwrap();
+    RateLimitLayer::new([general]).with_fields(FieldsVersion::Draft10).with_context(context.clone())
+}
+
+fn guard() -> Guard {
+    Guard::new().limit("general").authenticate().body(BODY_BYTES as u64)
+}
+
+/// What ours adds to an answer.
+async fn headers_of_ours(secret: &Secret) -> HeaderMap {
+    let (stack, guard) = stack(secret, false);
+    let inner = Router::new().route("/", get(async || "hello"));
+    let service = stack.around(stack.route(guard).unwrap().layer(inner));
+    let mut request = Request::get("/").body(Body::empty()).unwrap();
+    let bearer = HeaderValue::try_from(format!("Bearer {}", token(secret))).unwrap();
+    request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
+    request.extensions_mut().insert(Client::new(Some("127.0.0.1".parse().unwrap()), false));
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut headers = response.into_parts().0.headers;
+    headers.remove(http::header::CONTENT_TYPE);
+    headers.remove(http::header::CONTENT_LENGTH);
+    headers
 }
 
 /// As many as tower-helmet's, which sends `Strict-Transport-Security` over plain HTTP too.

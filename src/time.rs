@@ -83,6 +83,9 @@ impl Monotonic {
 pub struct UnixMillis(i64);
 
 impl UnixMillis {
+    /// Later than every other.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The instant `millis` milliseconds after the Unix epoch.
     #[must_use]
     pub const fn new(millis: i64) -> Self {

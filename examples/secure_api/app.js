@@ -92,8 +92,8 @@ function end() {
 
 function refresh() {
   if (!session) return Promise.resolve(false);
-  // Several callers at once share one rotation.
-  refreshing ??= (async () => {
+  // Several callers at once share one rotation, and tabs take turns: they may share a cookie.
+  refreshing ??= inTurn(async () => {
     const answer = await call("POST", "/auth/refresh", {
       auth: false,
       json: { refresh_token: session.refresh },
@@ -104,10 +104,14 @@ function refresh() {
     }
     if (answer.status === 401) end();
     return false;
-  })().finally(() => {
+  }).finally(() => {
     refreshing = null;
   });
   return refreshing;
+}
+
+function inTurn(work) {
+  return navigator.locks ? navigator.locks.request("refresh", work) : work();
 }
 
 function show() {

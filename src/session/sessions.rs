@@ -57,8 +57,11 @@ pub struct TokenPair {
     pub refresh_expires_in: Duration,
     /// The session.
     pub session: SessionRecord,
-    /// Whether the same refresh token was granted before, inside the grace window.
+    /// Whether the presented refresh token had been replaced before, and the same successor is
+    /// granted again, inside the grace window.
     pub replayed: bool,
+    /// Whether it is the presented refresh token itself, so that its cookie must not be set again.
+    pub kept: bool,
 }
 
 impl Sessions {
@@ -137,7 +140,29 @@ impl Sessions {
         token: &str,
         client: Option<IpAddr>,
     ) -> Result<TokenPair, SessionError> {
-        let granted = match self.inner.tokens.refresh(token, client).await {
+        self.refreshed(self.inner.tokens.refresh(token, client).await)
+            .await
+    }
+
+    /// [`refresh`](Self::refresh) for a token that comes in a cookie, as
+    /// [`RefreshTokens::refresh_by_cookie`] says.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub async fn refresh_by_cookie(
+        &self,
+        token: &str,
+        client: Option<IpAddr>,
+    ) -> Result<TokenPair, SessionError> {
+        self.refreshed(self.inner.tokens.refresh_by_cookie(token, client).await)
+            .await
+    }
+
+    async fn refreshed(
+        &self,
+        granted: Result<Granted, RefreshError>,
+    ) -> Result<TokenPair, SessionError> {
+        let granted = match granted {
             Ok(granted) => granted,
             Err(error) => {
                 if let RefreshError::Reused(id)
@@ -357,6 +382,7 @@ impl Sessions {
             token,
             session,
             replayed,
+            kept,
             ..
         } = granted;
         let now = self.now();
@@ -378,6 +404,7 @@ impl Sessions {
             refresh_expires_in: session.expires_at.saturating_since(now),
             session,
             replayed,
+            kept,
         })
     }
 

@@ -208,6 +208,7 @@ impl RefreshTokenStore for RedisStore {
             rotation.key.get(),
             rotation.idle_end.as_millis(),
             ip,
+            rotation.not_made_after.as_millis(),
         );
         let answer: Vec<Vec<u8>> = self.run(id.tag()[0], "rotate", arguments).await?;
         match answer.split_first() {

@@ -82,6 +82,9 @@ impl RefreshTokenStore for MapStore {
         if (lineage.generation, lineage.current) != (rotation.generation, rotation.presented) {
             return Ok(RotateOutcome::Stale(record.clone(), *lineage));
         }
+        if lineage.is_too_young(&rotation) {
+            return Ok(RotateOutcome::TooYoung(record.clone()));
+        }
         *lineage = Lineage {
             generation: rotation.generation + 1,
             current: rotation.next,

@@ -1,4 +1,22 @@
 //! Bodies of answers: how a gate that refuses says so in the inner service's own body type.
+//!
+//! A gate keeps the type of the body behind it, so that layers do not nest types and `option_layer`
+//! works. The body has to be one that a refusal can be put into ([`RejectionBody`]); any other takes
+//! an [`OwnBodyLayer`] innermost.
+//!
+//! Deployment caveat: a body of one's own that implements [`RejectionBody`] must give back exactly
+//! the bytes, or clients read broken refusals.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http_body_util::{BodyExt, Full};
+//! use portcullis::RejectionBody;
+//!
+//! # tokio_test::block_on(async {
+//! let refusal = Full::from_bytes(Bytes::from("{}"));
+//! assert_eq!(refusal.collect().await.unwrap().to_bytes(), "{}");
+//! # });
+//! ```
 
 use std::{
     fmt,

@@ -64,7 +64,8 @@ impl Context {
         })
     }
 
-    /// Sends events to `sink` alone.
+    /// Sends events to `sink` alone. It runs on the request's thread; put one that may wait behind
+    /// [`QueueSink::to`](crate::event::QueueSink::to).
     #[must_use]
     pub fn with_events(self, sink: impl EventSink) -> Self {
         self.with(|inner| inner.events = Arc::new(Events::new(Arc::new(sink))))
@@ -116,6 +117,7 @@ impl Context {
 
     /// The same where the request is of no more use: what it was given by outer layers is dropped,
     /// and the room for that holds the rejection.
+    #[cfg(feature = "rate-limit")]
     pub(crate) fn refuse_last<A, B: RejectionBody>(
         &self,
         request: &mut Request<A>,

@@ -19,6 +19,7 @@ pub(crate) fn value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// The value of a cookie; none where two claim the name.
+#[cfg(any(feature = "csrf", feature = "login-throttle"))]
 pub(crate) fn sole<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = values(headers, name);
     match (values.next(), values.next()) {
@@ -27,7 +28,7 @@ pub(crate) fn sole<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "csrf"))]
 mod tests {
     use super::*;
     use http::HeaderValue;

@@ -7,7 +7,10 @@
 //!
 //! Deployment caveat: it is one process's memory. After a restart it must be filled from the
 //! session store before it answers ([`DenyList::pending`]); with sessions that do not outlive the
-//! process, every token from before the start is refused ([`DenyList::since_start`]).
+//! process, every token from before the start is refused ([`DenyList::since_start`]). Of several
+//! instances each has its own, and a feed tells it what the others denied
+//! ([`learn`](DenyList::learn)); a list that has not heard of them for too long says
+//! [`Denied::NotReady`] ([`trust_for`](DenyList::trust_for)).
 //!
 //! ```
 //! use portcullis::{Context, DenyList, deny_list::DenyKeys};
@@ -26,11 +29,13 @@ use std::{
     collections::{HashMap, VecDeque},
     error, fmt,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
+
+use tokio::sync::Notify;
 
 use crate::{
     context::Context,
@@ -48,24 +53,33 @@ struct Inner {
     context: Context,
     keep: Duration,
     capacity: usize,
-    ready: AtomicBool,
+    /// Until when the list answers, in nanoseconds of the clock that is never set.
+    trusted_until: AtomicU64,
     /// Tokens issued before this second are refused, whoever holds them.
     minimum: AtomicI64,
     entries: AtomicUsize,
     table: RwLock<Table>,
+    outbox: Outbox,
+}
+
+/// What was denied here and a feed has not taken yet; empty where no feed asked.
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Option<VecDeque<Denial>>>,
+    wake: Notify,
 }
 
 #[derive(Default)]
 struct Table {
     /// For a session or token the value is not looked at; for a subject, tokens issued up to and
     /// including that second are refused.
-    denied: HashMap<u128, Denial>,
+    denied: HashMap<u128, Entry>,
     /// Oldest first. A key that was denied again has a later place, and the earlier is void.
     order: VecDeque<(Monotonic, u128)>,
 }
 
 #[derive(Clone, Copy)]
-struct Denial {
+struct Entry {
     /// Entries age by the clock that is never set: one that is set forward and back again must not
     /// take a denial away from tokens that then live on.
     at: Monotonic,
@@ -106,6 +120,23 @@ impl DenyKeys {
     }
 }
 
+/// What is denied: what the instances of a service tell one another.
+///
+/// Seconds are those of the clock of the instance that denied, against which other instances hold
+/// the `iat` that their own clocks gave: keep clocks in step (NTP).
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Denial {
+    /// Every token of a session, by its id (`sid`).
+    Session(String),
+    /// One token (`jti`), or one API key, by its id.
+    Token(String),
+    /// Every token of a subject that was issued up to and in this second.
+    Subject(String, i64),
+    /// Every token that was issued before this second, whoever holds it.
+    IssuedBefore(i64),
+}
+
 /// Why a token does not count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -114,6 +145,26 @@ pub enum Denied {
     Revoked,
     /// The list has not been filled yet, so nothing can be said: 503.
     NotReady,
+}
+
+/// Where a denial stands.
+enum Place {
+    /// In the table, for tokens issued up to and in that second.
+    Entry(u128, i64),
+    Minimum(i64),
+}
+
+impl Place {
+    fn of(denial: &Denial) -> Self {
+        match denial {
+            Denial::Session(id) => Self::Entry(digest(Domain::Session, id.as_bytes()), i64::MAX),
+            Denial::Token(id) => Self::Entry(digest(Domain::Token, id.as_bytes()), i64::MAX),
+            Denial::Subject(id, until) => {
+                Self::Entry(digest(Domain::Subject, id.as_bytes()), *until)
+            }
+            Denial::IssuedBefore(second) => Self::Minimum(*second),
+        }
+    }
 }
 
 impl DenyList {
@@ -140,39 +191,74 @@ impl DenyList {
                 context: context.clone(),
                 keep: keep.saturating_add(MARGIN),
                 capacity: CAPACITY,
-                ready: AtomicBool::new(false),
+                trusted_until: AtomicU64::new(0),
                 minimum: AtomicI64::new(i64::MIN),
                 entries: AtomicUsize::new(0),
                 table: RwLock::default(),
+                outbox: Outbox::default(),
             }),
         }
     }
 
     /// From now on the list answers.
     pub fn set_ready(&self) {
-        self.inner.ready.store(true, Ordering::Release);
+        self.inner.trusted_until.store(u64::MAX, Ordering::Release);
+    }
+
+    /// From now on the list answers, for `span` and no longer unless this is called again: whoever
+    /// tells it what others deny says so each time that nothing is left to tell.
+    pub fn trust_for(&self, span: Duration) {
+        let until = self.inner.context.monotonic().saturating_add(span);
+        // Later than never is no time.
+        let until = until.as_nanos().min(u64::MAX - 1);
+        self.inner.trusted_until.store(until, Ordering::Release);
     }
 
     /// Whether the list answers.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Acquire)
+        match self.inner.trusted_until.load(Ordering::Acquire) {
+            u64::MAX => true,
+            until => self.inner.context.monotonic().as_nanos() < until,
+        }
     }
 
     /// Denies every token of a session. Session ids never come back, so no time is needed.
     pub fn deny_session(&self, session: &str) {
-        self.deny(digest(Domain::Session, session.as_bytes()), i64::MAX);
+        self.tell(Denial::Session(session.to_owned()));
     }
 
     /// Denies one token by its id (`jti`).
     pub fn deny_token(&self, token: &str) {
-        self.deny(digest(Domain::Token, token.as_bytes()), i64::MAX);
+        self.tell(Denial::Token(token.to_owned()));
     }
 
     /// Denies every token of a subject that was issued up to now.
     pub fn deny_subject(&self, subject: &str) {
         let now = self.inner.context.wall().as_secs();
-        self.deny(digest(Domain::Subject, subject.as_bytes()), now);
+        self.tell(Denial::Subject(subject.to_owned(), now));
+    }
+
+    /// Denies what another instance denied, and tells it no further. What is denied already stays
+    /// as it is, so that one may be told the same any number of times.
+    pub fn learn(&self, denial: &Denial) {
+        if !self.holds(denial) {
+            self.apply(denial);
+        }
+    }
+
+    /// Whether something is denied, also while the list does not answer.
+    #[must_use]
+    pub fn holds(&self, denial: &Denial) -> bool {
+        let inner = &*self.inner;
+        match Place::of(denial) {
+            Place::Minimum(second) => second <= inner.minimum.load(Ordering::Acquire),
+            Place::Entry(key, until) => {
+                let table = inner.table.read().unwrap_or_else(PoisonError::into_inner);
+                let held = table.denied.get(&key);
+                held.is_some_and(|held| until <= held.issued_until)
+            }
+        }
     }
 
     /// Whether a token issued at `issued_at` (seconds, its `iat`) still counts.
@@ -199,15 +285,6 @@ impl DenyList {
                 .is_some_and(|denial| issued_at <= denial.issued_until)
         });
         if denied { Err(Denied::Revoked) } else { Ok(()) }
-    }
-
-    /// Whether a session stands in the list, filled or not.
-    #[cfg(all(feature = "jwt", feature = "refresh-token"))]
-    pub(crate) fn holds_session(&self, session: &str) -> bool {
-        let key = digest(Domain::Session, session.as_bytes());
-        let table = &self.inner.table;
-        let table = table.read().unwrap_or_else(PoisonError::into_inner);
-        table.denied.contains_key(&key)
     }
 
     /// The earliest `iat` that a new token of `subject` may carry and still count.
@@ -237,6 +314,65 @@ impl DenyList {
         self.len() == 0
     }
 
+    /// Keeps what is denied here from now on until [`take`](Self::take) is called.
+    pub(crate) fn keep_for_others(&self) {
+        self.waiting().get_or_insert_default();
+    }
+
+    /// What was denied here since the last time.
+    pub(crate) fn take(&self) -> Vec<Denial> {
+        self.waiting()
+            .as_mut()
+            .map(|waiting| waiting.drain(..).collect())
+            .unwrap_or_default()
+    }
+
+    /// Waits until something is denied here.
+    pub(crate) async fn denied_here(&self) {
+        self.inner.outbox.wake.notified().await;
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.inner.context
+    }
+
+    /// How long a denial is kept.
+    pub(crate) fn keep(&self) -> Duration {
+        self.inner.keep
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<VecDeque<Denial>>> {
+        let waiting = self.inner.outbox.waiting.lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, denial: Denial) {
+        self.apply(&denial);
+        let mut waiting = self.waiting();
+        let Some(queue) = waiting.as_mut() else {
+            return;
+        };
+        if queue.len() >= WAITING {
+            // Others cannot be told each of them: they are told to refuse all that is older.
+            queue.clear();
+            queue.push_back(Denial::IssuedBefore(second_after(
+                self.inner.context.wall(),
+            )));
+        }
+        queue.push_back(denial);
+        drop(waiting);
+        self.inner.outbox.wake.notify_one();
+    }
+
+    fn apply(&self, denial: &Denial) {
+        match Place::of(denial) {
+            Place::Minimum(second) => {
+                self.inner.minimum.fetch_max(second, Ordering::AcqRel);
+            }
+            Place::Entry(key, issued_until) => self.deny(key, issued_until),
+        }
+    }
+
     fn deny(&self, key: u128, issued_until: i64) {
         let inner = &*self.inner;
         let now = inner.context.monotonic();
@@ -244,7 +380,7 @@ impl DenyList {
         let mut table = inner.table.write().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         let before = table.denied.get(&key).copied();
-        let denial = Denial {
+        let denial = Entry {
             at: now,
             wall: before.map_or(wall, |before| before.wall.max(wall)),
             issued_until: before
@@ -303,6 +439,8 @@ fn second_after(at: UnixMillis) -> i64 {
 
 const MARGIN: Duration = Duration::from_secs(60);
 const CAPACITY: usize = 100_000;
+/// What may wait for a feed.
+const WAITING: usize = 10_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,10 @@
 //! The future of every gate that decides at once, and the bounded drain of a refused request.
+//!
+//! A refusal over HTTP/1 reads on for at most 256 KiB or 500 ms before it is given, so that a client
+//! that is still sending sees the answer and not a reset. Never with `Expect: 100-continue`, and never
+//! over HTTP/2. An admitted request is the inner service's own future, unboxed.
+//!
+//! Deployment caveat: the time needs Tokio's timer.
 
 use std::{
     fmt,

@@ -209,8 +209,15 @@ impl Identity {
         }
     }
 
+    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl Identity {
     /// The memory that it takes.
-    #[cfg(feature = "jwt")]
     pub(crate) fn bytes(&self) -> usize {
         let parts = &*self.inner;
         size_of::<Parts>() + parts.text.capacity() + parts.scopes.bytes() + parts.roles.bytes()
@@ -219,11 +226,6 @@ impl Identity {
     /// The text that the parts point into.
     pub(crate) fn text(&self) -> &str {
         &self.inner.text
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
-        change(Arc::make_mut(&mut self.inner));
-        self
     }
 }
 
@@ -260,6 +262,7 @@ pub(crate) struct Span {
     end: usize,
 }
 
+#[cfg(feature = "jwt")]
 impl Span {
     pub(crate) fn new(start: usize, end: usize) -> Self {
         Self { start, end }
@@ -336,6 +339,7 @@ impl<S: Sync> axum::extract::OptionalFromRequestParts<S> for Identity {
 }
 
 /// The refusal of a request that nobody vouches for, where no setting reaches.
+#[cfg(any(feature = "axum", all(feature = "jwt", feature = "refresh-token")))]
 pub(crate) fn nobody() -> crate::rejection::Rejection {
     nobody_challenged(crate::challenge::BEARER)
 }

@@ -3,6 +3,34 @@
 //! A gate makes a [`Rejection`]; the [`Context`](crate::Context) renders it through a [`Render`]
 //! (RFC 9457 problem details by default, a gRPC status for gRPC requests), leaves the rejection in
 //! the response's extensions, and sends the event.
+//!
+//! Every answer to a refused request is `Cache-Control: no-store`. The [reason](Rejection::reason) is
+//! for operators and never in the answer.
+//!
+//! Deployment caveat: a [`Render`] of one's own decides what strangers read. Show
+//! [`detail`](Rejection::detail) and never the reason.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use portcullis::{Context, Rejection, RejectionKind, WireForm, body_limit::BodyLimitLayer};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # tokio_test::block_on(async {
+//! let context = Context::new().with_render(|rejection: &Rejection, _: WireForm| {
+//!     let mut answer = Response::new(Bytes::from_static(b"no"));
+//!     *answer.status_mut() = rejection.status();
+//!     answer
+//! });
+//! let service = BodyLimitLayer::new(1).with_context(context).layer(service_fn(async |_: Request<_>| {
+//!     Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::default()))
+//! }));
+//! let answer = service.oneshot(Request::new(Full::<Bytes>::from("too long"))).await.unwrap();
+//! let rejection = answer.extensions().get::<Rejection>().unwrap();
+//! assert_eq!(rejection.kind(), RejectionKind::PayloadTooLarge);
+//! # });
+//! ```
 
 use std::{borrow::Cow, fmt, sync::Arc};
 

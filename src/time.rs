@@ -2,6 +2,9 @@
 //!
 //! Every gate reads time through a [`Clock`], so a test moves time by hand and never sleeps.
 //!
+//! Deployment caveat: tokens of several servers are judged by the wall clock of each. Keep them within
+//! 5 s of each other (NTP).
+//!
 //! ```
 //! use portcullis::time::{Clock, ManualClock};
 //! use std::time::Duration;
@@ -80,6 +83,9 @@ impl Monotonic {
 pub struct UnixMillis(i64);
 
 impl UnixMillis {
+    /// Later than every other.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The instant `millis` milliseconds after the Unix epoch.
     #[must_use]
     pub const fn new(millis: i64) -> Self {

@@ -77,14 +77,14 @@ fn no_gate_allocates_more_than_it_did() {
     assert!(over.is_empty(), "{over:#?}");
 }
 
-/// Of one request, when the gate has seen some.
+/// Of one request, when the gate has seen some: the least of several, since a table may grow in one.
 fn allocations(gate: &mut Gate) -> u64 {
-    for _ in 0..8 {
-        (gate.call)((gate.request)());
-    }
-    let mut request = Some((gate.request)());
-    let mut answer = None;
-    let counted = allocation_counter::measure(|| answer = request.take().map(&mut gate.call));
-    drop(answer);
-    counted.count_total
+    let counts = (0..16).map(|_| {
+        let mut request = Some((gate.request)());
+        let mut answer = None;
+        let counted = allocation_counter::measure(|| answer = request.take().map(&mut gate.call));
+        drop(answer);
+        counted.count_total
+    });
+    counts.min().unwrap_or_default()
 }

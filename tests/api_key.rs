@@ -806,6 +806,10 @@ impl ApiKeyStore for Watched {
         self.inner.revoke_subject(subject, now).await
     }
 
+    async fn ended_since(&self, since: UnixMillis) -> Result<Vec<ApiKeyId>, StoreError> {
+        self.inner.ended_since(since).await
+    }
+
     async fn touch(&self, used: &[(ApiKeyId, UnixMillis)]) -> Result<(), StoreError> {
         self.check()?;
         self.touches.fetch_add(1, Ordering::Relaxed);

@@ -10,23 +10,62 @@
     feature = "upload"
 ))]
 
-use std::{collections::BTreeSet, time::Duration};
+#[cfg(feature = "postgres")]
+mod support;
 
-use axum::{Router, response::Html, routing::get, routing::post};
-use http::{HeaderValue, Method, StatusCode, header::ACCESS_CONTROL_ALLOW_ORIGIN};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    middleware::{Next, from_fn},
+    response::{Html, IntoResponse as _, Redirect},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use http_body_util::Full;
 use portcullis::{
-    ClientLayer, Context, Origin, TrustedProxies,
-    audit::{self, Checklist, Counting, Limit, Line, Route, Site, Verdict},
+    ClientLayer, Context, Origin, Peer, Rejection, RejectionKind, TrustedProxies,
+    audit::{self, Carrier, Checklist, Counting, Limit, Line, Route, Site, Verdict},
     csrf::CsrfPolicy,
     headers::SecurityHeaders,
     https::HttpsPolicy,
-    jwt::{Algorithm, JwtLayer, KeySet, Verifier},
+    jwt::{AccessToken, Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
     problem,
     rate_limit::{Policy, RateLimitLayer},
     secret::{Secret, Secrets},
     stack::{Guard, SecurityStack, Settings},
-    upload::scan::{FileStream, ScanError, ScanVerdict, Scanner},
+    upload::{
+        MIB, Spool, UploadPolicy,
+        scan::{FileStream, ScanError, ScanVerdict, Scanner},
+    },
 };
+use tower::service_fn;
+
+/// A scanner that says what it is told to say of a file's bytes.
+struct Finds(fn(&[u8]) -> Result<ScanVerdict, ScanError>);
+
+impl Scanner for Finds {
+    async fn scan(&self, mut file: FileStream) -> Result<ScanVerdict, ScanError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = file.chunk().await {
+            bytes.extend_from_slice(&chunk);
+        }
+        (self.0)(&bytes)
+    }
+}
+
+fn infected() -> ScanVerdict {
+    ScanVerdict::Infected {
+        name: "eicar".into(),
+    }
+}
 
 /// A deployment, with what may be wrong with it.
 #[derive(Clone, Default)]
@@ -41,11 +80,23 @@ struct Deployment {
     loose_limit: bool,
     short_window: bool,
     large_bodies: bool,
+    large_notes: bool,
+    no_scanner: bool,
+    deaf_scanner: bool,
+    scanner_away: bool,
     open_metrics: bool,
     outside: bool,
-    any_origin: bool,
     bare_errors: bool,
     tells_server: bool,
+    any_token: bool,
+    stored_errors: bool,
+    no_metadata_rule: bool,
+    no_origin_rule: bool,
+    any_preflight: bool,
+    any_reader: bool,
+    plain_redirect: bool,
+    doubled: bool,
+    strict_limit: bool,
 }
 
 impl Deployment {
@@ -56,14 +107,17 @@ impl Deployment {
             false => TrustedProxies::none(),
         };
         let most = if self.loose_limit { 6 } else { 5 };
+        let counted = if self.strict_limit { most - 1 } else { most };
         let window = match self.short_window {
             true => Duration::from_secs(60),
             false => Duration::from_secs(900),
         };
-        let limit = Policy::strict("auth", most, window).unwrap();
+        let limit = Policy::strict("auth", counted, window).unwrap();
         let secrets = Secrets::new(Secret::generate());
         let keys = KeySet::from_secrets(Algorithm::HS256, &secrets).unwrap();
         let verifier = Verifier::new(keys, "issuer", "audience").unwrap();
+        let key = SigningKey::secret(Algorithm::HS256, secrets.current()).unwrap();
+        let issuer = Issuer::new(key, "issuer", "audience").unwrap();
         let mut stack = SecurityStack::new(Context::new().with_events(|_: &_| {}))
             .with_client(ClientLayer::new(proxies))
             .with_limits(RateLimitLayer::new([limit]))
@@ -83,9 +137,27 @@ impl Deployment {
             login = login.limit("auth");
         }
         let mut me = Guard::new();
-        if !self.no_authentication {
+        if !self.no_authentication && !self.any_token {
             me = me.authenticate();
         }
+        let notes = Guard::new()
+            .authenticate()
+            .body(if self.large_notes { 4_096 } else { 1_024 });
+        let pdf = UploadPolicy::new(["application/pdf"]).unwrap();
+        let pdf = pdf.spool(Spool::new(MIB));
+        let pdf = match (self.no_scanner, self.deaf_scanner, self.scanner_away) {
+            (true, ..) => pdf,
+            (_, true, _) => pdf.scan_with(Finds(|_| Ok(ScanVerdict::Clean))),
+            (.., true) => pdf.scan_with(Finds(|_| Err(ScanError::new("away")))),
+            _ => pdf.scan_with(Finds(|bytes| {
+                let mut windows = bytes.windows(19);
+                Ok(match windows.any(|bytes| bytes == b"ANTIVIRUS-TEST-FILE") {
+                    true => infected(),
+                    false => ScanVerdict::Clean,
+                })
+            })),
+        };
+        let files = Guard::new().authenticate().upload(pdf);
         let read = async |body: axum::body::Bytes| body.len().to_string();
         let show = {
             let open = self.open_metrics;
@@ -94,21 +166,46 @@ impl Deployment {
                 false => Err(problem::not_found().await),
             }
         };
+        let any_token = self.any_token;
         let mut router = Router::new()
             .route("/", get(async || Html("<p>hello")))
             .route("/login", post(read).layer(stack.route(login).unwrap()))
-            .route("/me", get(async || "me").layer(stack.route(me).unwrap()))
+            .route(
+                "/me",
+                get(move |request: Request<Body>| async move {
+                    // Somebody's own gate, which looks whether there is a token, and no further.
+                    match any_token && !request.headers().contains_key(AUTHORIZATION) {
+                        true => Err(Rejection::new(
+                            RejectionKind::Unauthenticated,
+                            "own",
+                            "none",
+                        )),
+                        false => Ok("me"),
+                    }
+                })
+                .layer(stack.route(me).unwrap()),
+            )
+            .route("/notes", post(read).layer(stack.route(notes).unwrap()))
+            .route("/files", post(read).layer(stack.route(files).unwrap()))
             .route("/metrics", get(show));
         if !self.bare_errors {
             router = router.fallback(problem::not_found);
         }
-        if self.any_origin {
-            router = router.layer(axum::middleware::map_response(
-                async |mut answer: axum::response::Response| {
-                    let any = HeaderValue::from_static("*");
-                    answer
-                        .headers_mut()
-                        .insert(ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        let (preflights, readers) = (self.any_preflight, self.any_reader);
+        if preflights || readers {
+            router = router.layer(from_fn(
+                move |request: Request<Body>, next: Next| async move {
+                    let is_spoiled = match request.method() == Method::OPTIONS {
+                        true => preflights,
+                        false => readers,
+                    };
+                    let mut answer = next.run(request).await;
+                    if is_spoiled {
+                        let any = HeaderValue::from_static("*");
+                        answer
+                            .headers_mut()
+                            .insert(ACCESS_CONTROL_ALLOW_ORIGIN, any);
+                    }
                     answer
                 },
             ));
@@ -118,6 +215,32 @@ impl Deployment {
         if self.outside {
             whole = whole.route("/admin", post(async || StatusCode::OK));
         }
+        // What a proxy in front, or a layer outside, does to all of it.
+        let spoiled = self.clone();
+        whole = whole.layer(from_fn(move |mut request: Request<Body>, next: Next| {
+            let spoiled = spoiled.clone();
+            async move {
+                let peer = request.extensions().get::<Peer>().copied();
+                if spoiled.plain_redirect && peer.is_some_and(|peer| !peer.tls()) {
+                    return Redirect::permanent("http://example.com/").into_response();
+                }
+                if spoiled.no_metadata_rule {
+                    request.headers_mut().remove("sec-fetch-site");
+                }
+                if spoiled.no_origin_rule {
+                    request.headers_mut().remove(ORIGIN);
+                }
+                let mut answer = next.run(request).await;
+                if spoiled.stored_errors && answer.status().is_client_error() {
+                    answer.headers_mut().remove(CACHE_CONTROL);
+                }
+                if spoiled.doubled {
+                    let again = HeaderValue::from_static("nosniff");
+                    answer.headers_mut().append(X_CONTENT_TYPE_OPTIONS, again);
+                }
+                answer
+            }
+        }));
         if self.tells_server {
             whole = whole.layer(axum::middleware::map_response(
                 async |answer: axum::response::Response| {
@@ -131,6 +254,12 @@ impl Deployment {
                 .limited(Limit::auth(most, window))
                 .body(1_024),
             Route::new(Method::GET, "/me").authenticated(),
+            Route::new(Method::POST, "/notes")
+                .authenticated()
+                .body(1_024),
+            Route::new(Method::POST, "/files")
+                .authenticated()
+                .scanned("file", Carrier::Pdf),
             Route::new(Method::GET, "/metrics").hidden(),
         ];
         if self.outside {
@@ -140,6 +269,10 @@ impl Deployment {
             true => Site::http("example.com"),
             false => Site::https("example.com"),
         };
+        let token = AccessToken::new("nobody");
+        let token = issuer.issue(&token, Context::new().wall()).unwrap();
+        let site = site.with_token(token.as_str()).unwrap();
+        assert!(!format!("{site:?}").contains(token.as_str()));
         audit::probe(whole, &site, &routes).await
     }
 }
@@ -167,12 +300,24 @@ async fn a_bad_deployment_fails_exactly_the_bad_lines() {
         (|bad| bad.loose_limit = true, &["limit_auth"]),
         (|bad| bad.short_window = true, &["limit_auth"]),
         (|bad| bad.large_bodies = true, &["body_size"]),
+        (|bad| bad.large_notes = true, &["body_size"]),
+        (|bad| bad.no_scanner = true, &["scanner"]),
+        (|bad| bad.deaf_scanner = true, &["scanner"]),
+        (|bad| bad.scanner_away = true, &["scanner"]),
         (|bad| bad.open_metrics = true, &["hidden"]),
         (
             |bad| bad.outside = true,
             &["cross_site", "hsts", "https", "security_headers"],
         ),
-        (|bad| bad.any_origin = true, &["cors"]),
+        (|bad| bad.any_preflight = true, &["cors"]),
+        (|bad| bad.any_reader = true, &["cors"]),
+        (|bad| bad.any_token = true, &["authentication"]),
+        (|bad| bad.stored_errors = true, &["errors"]),
+        (|bad| bad.no_metadata_rule = true, &["cross_site"]),
+        (|bad| bad.no_origin_rule = true, &["cross_site"]),
+        (|bad| bad.plain_redirect = true, &["https"]),
+        (|bad| bad.doubled = true, &["security_headers"]),
+        (|bad| bad.strict_limit = true, &["limit_auth"]),
         (|bad| bad.bare_errors = true, &["errors"]),
         (
             |bad| {
@@ -214,6 +359,47 @@ async fn a_route_outside_the_stack_is_named() {
         assert!(line.how().contains("POST /admin"), "{line}");
         assert!(!line.how().contains("/login"), "{line}");
     }
+}
+
+/// What stands behind a gate that lets nobody in is not said to hold.
+#[tokio::test]
+async fn what_no_probe_reaches_is_the_operators() {
+    let closed = service_fn(async |request: Request<Full<Bytes>>| {
+        let known = request.headers().get(AUTHORIZATION);
+        Ok::<_, Infallible>(
+            Response::builder()
+                .status(match known.is_some_and(|token| token == "Bearer known") {
+                    true => StatusCode::OK,
+                    false => StatusCode::UNAUTHORIZED,
+                })
+                .body(Full::<Bytes>::default())
+                .unwrap(),
+        )
+    });
+    let routes = [Route::new(Method::POST, "/files")
+        .authenticated()
+        .body(8)
+        .scanned("file", Carrier::Text)];
+    let lines = async |site: Site| {
+        let checklist = audit::probe(closed, &site, &routes).await;
+        ["body_size", "scanner"].map(|id| {
+            let line = checklist.lines().iter().find(|line| line.id() == id);
+            line.unwrap().clone()
+        })
+    };
+    for line in lines(Site::https("example.com")).await {
+        assert_eq!(line.verdict(), Verdict::Operators, "{line}");
+        assert!(line.how().contains("POST /files"), "{line}");
+    }
+    let site = Site::https("example.com").with_token("unknown").unwrap();
+    for line in lines(site).await {
+        assert_eq!(line.verdict(), Verdict::Operators, "{line}");
+    }
+    let site = Site::https("example.com").with_token("known").unwrap();
+    for line in lines(site).await {
+        assert_eq!(line.verdict(), Verdict::Fails, "{line}");
+    }
+    assert!(Site::https("example.com").with_token("a\nb").is_err());
 }
 
 #[test]
@@ -278,34 +464,19 @@ fn settings_are_only_configured_and_a_looser_one_fails() {
 
 #[tokio::test]
 async fn a_scanner_is_seen_to_find_something() {
-    struct Finds(fn(&[u8]) -> Result<ScanVerdict, ScanError>);
-    impl Scanner for Finds {
-        async fn scan(&self, mut file: FileStream) -> Result<ScanVerdict, ScanError> {
-            let mut bytes = Vec::new();
-            while let Some(chunk) = file.chunk().await {
-                bytes.extend_from_slice(&chunk);
-            }
-            (self.0)(&bytes)
-        }
-    }
     for (finds, verdict) in [
         (
             Finds(|bytes| {
                 assert!(bytes.len() == 68 || bytes.starts_with(b"nothing"));
                 match bytes.starts_with(b"X5O!P%@AP") {
-                    true => Ok(ScanVerdict::Infected {
-                        name: "eicar".into(),
-                    }),
+                    true => Ok(infected()),
                     false => Ok(ScanVerdict::Clean),
                 }
             }),
-            Verdict::Observed,
+            Verdict::Configured,
         ),
         (Finds(|_| Ok(ScanVerdict::Clean)), Verdict::Fails),
-        (
-            Finds(|_| Ok(ScanVerdict::Infected { name: "all".into() })),
-            Verdict::Fails,
-        ),
+        (Finds(|_| Ok(infected())), Verdict::Fails),
         (Finds(|_| Ok(ScanVerdict::TooLarge)), Verdict::Fails),
         (Finds(|_| Err(ScanError::new("away"))), Verdict::Fails),
     ] {
@@ -355,6 +526,60 @@ async fn the_database_is_asked_over_its_connection() {
     pool.acquire().await.unwrap().ping().await.unwrap();
     let line = audit::sqlite(&pool).await;
     assert_eq!(line.verdict(), Verdict::Fails, "{line}");
+    assert!(line.how().contains("wait for the disk"), "{line}");
+}
+
+/// The schema and the role stand in for what a server elsewhere would say.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn postgresql_is_asked_over_its_connection() {
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+    let Some(server) = support::postgres::Postgres::start() else {
+        return;
+    };
+    let pool = |user: &str, settings: &[(&str, &str)]| {
+        let options: PgConnectOptions = server.url().parse().unwrap();
+        let options = options.username(user).options(settings.iter().copied());
+        PgPoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(options)
+    };
+    let owner = pool("postgres", &[]);
+    sqlx::raw_sql(
+        "CREATE ROLE service LOGIN;
+         CREATE SCHEMA remote;
+         CREATE FUNCTION remote.inet_client_addr() RETURNS inet LANGUAGE sql
+            AS $$ SELECT '192.0.2.1'::inet $$;
+         CREATE FUNCTION remote.inet_server_addr() RETURNS inet LANGUAGE sql
+            AS $$ SELECT '192.0.2.2'::inet $$;
+         CREATE SCHEMA encrypted;
+         CREATE VIEW encrypted.pg_stat_ssl AS SELECT pg_backend_pid() AS pid, true AS ssl;
+         GRANT USAGE ON SCHEMA remote, encrypted TO service;
+         GRANT SELECT ON encrypted.pg_stat_ssl TO service",
+    )
+    .execute(&owner)
+    .await
+    .unwrap();
+    let remote = ("search_path", "remote,pg_catalog");
+    let over_tls = ("search_path", "remote,encrypted,pg_catalog");
+    let careless = ("synchronous_commit", "off");
+    for (user, settings, verdict, how) in [
+        ("service", &[][..], Verdict::Observed, "not a superuser"),
+        ("service", &[over_tls], Verdict::Observed, "encrypted"),
+        ("service", &[remote], Verdict::Fails, "not encrypted"),
+        ("service", &[careless], Verdict::Fails, "wait for the disk"),
+        ("postgres", &[], Verdict::Fails, "is a superuser"),
+    ] {
+        let line = audit::postgres(&pool(user, settings)).await;
+        assert_eq!(line.verdict(), verdict, "{user} {settings:?}: {line}");
+        assert!(line.how().contains(how), "{line}");
+        assert_eq!(line.variable(), Some("DATABASE_URL"));
+    }
+    owner.close().await;
+    let line = audit::postgres(&owner).await;
+    assert_eq!(line.verdict(), Verdict::Fails, "{line}");
+    assert!(line.how().contains("does not answer"), "{line}");
 }
 
 #[test]

@@ -212,6 +212,7 @@ fn each_mistake_is_found_and_its_rule_named() {
         (Mistake::TtlAsValidity, Rule::TimeIsAnArgument),
         (Mistake::DoubleHash, Rule::DigestsAreKeptAsGiven),
         (Mistake::RevokeByTime, Rule::RevokeGoesByEpoch),
+        (Mistake::NoAge, Rule::YoungTokensStay),
     ] {
         let broken = broken(mistake);
         let first = broken.iter().next().map(|broken| broken.rule);

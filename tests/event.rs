@@ -13,7 +13,7 @@ use std::{
 
 use http::Request;
 use portcullis::{
-    Client, Context, Rejection, RejectionKind,
+    Client, Context, Identity, IdentityKind, Rejection, RejectionKind,
     event::{EventKind, EventSink, QueueSink, SecurityEvent, TracingSink},
     time::ManualClock,
 };
@@ -109,6 +109,85 @@ fn a_sink_that_blocks_holds_up_no_request() {
     drop(open);
     drop((context, sink));
     assert_eq!(told.iter().count() as u64, 1_000 - dropped);
+}
+
+/// A sink that counts gets every event, one that writes gets lines; behind a queue too.
+#[test]
+fn every_single_event_is_counted() {
+    #[derive(Clone, Default)]
+    struct Both(Arc<(AtomicU64, AtomicU64)>);
+    impl EventSink for Both {
+        fn record(&self, _: &SecurityEvent) {
+            self.0.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn count(&self, _: &SecurityEvent) {
+            self.0.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let seen = |both: &Both| [&both.0.0, &both.0.1].map(|count| count.load(Ordering::Relaxed));
+    let both = Both::default();
+    let context = Context::new()
+        .with_clock(ManualClock::new())
+        .with_events(both.clone());
+    for _ in 0..10 {
+        refuse(&context, 1);
+    }
+    assert_eq!(seen(&both), [1, 10]);
+
+    let both = Both::default();
+    let sink = QueueSink::to(both.clone(), 8).unwrap();
+    for client in 0..3 {
+        let event = SecurityEvent::new(EventKind::AuthzFail).with_client(address(client));
+        sink.record(&event);
+    }
+    drop(sink);
+    // The thread drops its sink when it has emptied the queue.
+    while Arc::strong_count(&both.0) > 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(seen(&both), [3, 3]);
+}
+
+#[test]
+fn a_refusal_says_whose_request_it_was() {
+    let (tell, told) = mpsc::channel();
+    let context = Context::new().with_events(move |event: &SecurityEvent| {
+        tell.send((event.subject().map(str::to_owned), event.client()))
+            .unwrap();
+    });
+    let mut request = Request::new(());
+    request
+        .extensions_mut()
+        .insert(Client::new(Some(address(1)), true));
+    request
+        .extensions_mut()
+        .insert(Identity::new(IdentityKind::AccessToken, "u1"));
+    let rejection = Rejection::new(RejectionKind::Forbidden, "test", "not_allowed");
+    let _: http::Response<http_body_util::Full<bytes::Bytes>> = context.refuse(&request, rejection);
+    assert_eq!(
+        told.recv().unwrap(),
+        (Some("u1".to_owned()), Some(address(1)))
+    );
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn what_a_full_queue_drops_is_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let exported = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let (sink, _events) = QueueSink::new(1);
+        let context = Context::new().with_events(sink);
+        for client in 0..3 {
+            refuse(&context, client);
+        }
+    });
+    let text = exported.render();
+    assert!(
+        text.contains("portcullis_events_dropped_total 2\n"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,10 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +25,7 @@ use portcullis::{
 };
 use support::{
     daemon::until,
+    forwarder::Forwarder,
     redis::{Redis, RedisCluster},
 };
 use tokio::{runtime::Handle, task};
@@ -101,21 +106,15 @@ fn retry_after(response: &Response<Body>) -> u64 {
     value.parse().unwrap()
 }
 
-/// How often scripts ran.
+/// How many commands instances have sent: all but what scripts call, and what asks this.
 fn calls(redis: &Redis) -> u64 {
     let stats = redis.answer("INFO commandstats");
-    let of = |name: &str| {
-        let line = stats
-            .lines()
-            .find(|line| line.starts_with(&format!("cmdstat_{name}:")))?;
-        line.split_once("calls=")?
-            .1
-            .split_once(',')?
-            .0
-            .parse::<u64>()
-            .ok()
-    };
-    of("evalsha").unwrap_or(0) + of("eval").unwrap_or(0)
+    let sent = stats.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let is_ours = ["time", "get", "set", "psetex", "del", "info", "quit"].contains(&name);
+        (!is_ours).then(|| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+    });
+    sent.sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,14 +231,15 @@ async fn a_refusal_names_the_moment_from_which_the_fleet_admits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_that_still_holds_costs_no_round_trip() {
+async fn a_request_takes_one_round_trip_and_a_refusal_that_still_holds_none() {
     let Some(redis) = Redis::start() else { return };
-    let layer = instance(&redis, [strict("auth", 2)]).await;
+    let layer = instance(&redis, [strict("auth", 2), strict("general", 9)]).await;
+    let before = calls(&redis);
     assert_eq!(admitted(&layer, "203.0.113.7", 2).await, 2);
     assert_eq!(
         calls(&redis),
-        3,
-        "one each, and one that the script had to be loaded for"
+        before + 3,
+        "one each for both policies, and one that the script had to be loaded for"
     );
     let other = instance(&redis, [strict("auth", 2)]).await;
     assert_eq!(status(&other, "203.0.113.7").await, 429);
@@ -466,6 +466,172 @@ async fn a_stalled_redis_costs_its_budget_and_then_nothing() {
     redis.go_on();
     used_again(&layer);
     assert_eq!(status(&layer, "203.0.113.7").await, 429);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_cut_in_the_middle_is_charged_once() {
+    let Some(redis) = Redis::start() else { return };
+    let forwarder = Forwarder::to(redis.socket());
+    let patient = Duration::from_secs(60);
+    let limits = RedisLimits::connect(&forwarder.url(), &secret()).await;
+    let limits = limits.unwrap().with_budget(patient);
+    let layer = RateLimitLayer::new([strict("auth", 5)]).shared(limits);
+    let other = instance(&redis, [strict("auth", 5)]).await;
+    assert_eq!(status(&layer, "203.0.113.1").await, 200);
+    let mut slowest = Duration::ZERO;
+    for (round, after) in [0, 1, 5, 20, 40].into_iter().enumerate() {
+        let ip = format!("203.0.114.{round}");
+        assert_eq!(status(&layer, &ip).await, 200);
+        let before = calls(&redis);
+        forwarder.cut_next_answer(after);
+        let asked = Instant::now();
+        assert_eq!(status(&layer, &ip).await, 200, "this instance decides");
+        slowest = slowest.max(asked.elapsed());
+        assert!(forwarder.has_cut());
+        assert_eq!(calls(&redis), before + 1, "the charge is not repeated");
+        assert_eq!(admitted(&other, &ip, 9).await, 3, "it counts once");
+        // The next request has a connection again.
+        assert_eq!(status(&layer, &ip).await, 429);
+    }
+    println!("cut: answered after {slowest:?} at most");
+    assert!(slowest < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_has_fallen_silent_is_given_up() {
+    let Some(redis) = Redis::start() else { return };
+    let forwarder = Forwarder::to(redis.socket());
+    let limits = RedisLimits::connect(&forwarder.url(), &secret()).await;
+    let layer = RateLimitLayer::new([strict("auth", 5)]).shared(limits.unwrap());
+    let other = instance(&redis, [strict("auth", 5)]).await;
+    assert_eq!(status(&layer, "203.0.113.7").await, 200);
+    forwarder.silence();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert_eq!(status(&layer, "203.0.113.7").await, 200);
+        slowest = slowest.max(asked.elapsed());
+    }
+    println!("silent: answered after {slowest:?} at most");
+    assert!(slowest < Duration::from_secs(2));
+    assert!(
+        admitted(&other, "203.0.113.7", 9).await >= 1,
+        "what timed out counts once at most"
+    );
+    used_again(&layer);
+    assert_eq!(status(&layer, "203.0.113.7").await, 429);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fail_over_to_a_replica_keeps_the_bounds() {
+    let Some([(mut primary, port), (replica, _)]) = Redis::start_with_replica() else {
+        return;
+    };
+    const LIMIT: u32 = 20;
+    const CLIENTS: usize = 250;
+    let forwarder = Forwarder::to(primary.socket());
+    let mut fleet = Vec::new();
+    for _ in 0..3 {
+        let limits = RedisLimits::connect(&forwarder.url(), &secret()).await;
+        fleet.push(RateLimitLayer::new([strict("auth", LIMIT)]).shared(limits.unwrap()));
+    }
+    assert_eq!(admitted(&fleet[0], "203.0.113.7", 30).await, 20);
+    replica.follow(port);
+
+    let (answers, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let tasks: Vec<_> = (0..12)
+        .map(|task| {
+            let layer = fleet[task % 3].clone();
+            let (answers, stop) = (Arc::clone(&answers), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut seen = vec![0_u32; CLIENTS];
+                let mut slowest = Duration::ZERO;
+                for client in (0..CLIENTS).cycle() {
+                    if stop.load(Relaxed) {
+                        break;
+                    }
+                    let ip = format!("198.51.100.{client}");
+                    let asked = Instant::now();
+                    match status(&layer, &ip).await {
+                        200 => seen[client] += 1,
+                        429 => {}
+                        other => panic!("{other}"),
+                    }
+                    slowest = slowest.max(asked.elapsed());
+                    answers.fetch_add(1, Relaxed);
+                    task::yield_now().await;
+                }
+                (seen, slowest)
+            })
+        })
+        .collect();
+    let went_on = |by: usize| {
+        let from = answers.load(Relaxed);
+        until("requests are answered", || {
+            answers.load(Relaxed) >= from + by
+        });
+    };
+    went_on(1500);
+    primary.kill();
+    went_on(300);
+    replica.promote();
+    forwarder.lead_to(replica.socket());
+    fleet.iter().for_each(used_again);
+    went_on(6000);
+    stop.store(true, Relaxed);
+    let mut total = vec![0; CLIENTS];
+    let mut slowest = Duration::ZERO;
+    for task in tasks {
+        let (seen, slow) = task.await.unwrap();
+        total
+            .iter_mut()
+            .zip(seen)
+            .for_each(|(sum, seen)| *sum += seen);
+        slowest = slowest.max(slow);
+    }
+    let most = total.iter().max().unwrap();
+    let above = total.iter().filter(|admitted| **admitted > LIMIT).count();
+    println!(
+        "fail-over: {} requests, the slowest {slowest:?}; of {CLIENTS} clients with {LIMIT} each, \
+         {above} got more, the most {most}",
+        answers.load(Relaxed)
+    );
+    assert!(*most <= 3 * LIMIT, "the limit from each instance");
+    assert!(slowest < Duration::from_secs(2));
+    // What had been copied is known to an instance that starts after it, and all count as one.
+    let fresh = instance(&replica, [strict("auth", LIMIT)]).await;
+    assert_eq!(status(&fresh, "203.0.113.7").await, 429);
+    let mut shared = 0;
+    for _ in 0..10 {
+        for layer in &fleet {
+            shared += admitted(layer, "203.0.113.8", 1).await;
+        }
+    }
+    assert_eq!(shared, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_became_a_replica_is_left_for_the_new_one() {
+    let Some([(old, _), (new, port)]) = Redis::start_with_replica() else {
+        return;
+    };
+    let forwarder = Forwarder::to(old.socket());
+    let limits = RedisLimits::connect(&forwarder.url(), &secret()).await;
+    let layer = RateLimitLayer::new([strict("auth", 5)]).shared(limits.unwrap());
+    assert_eq!(status(&layer, "203.0.113.7").await, 200);
+    new.promote();
+    old.follow(port);
+    forwarder.lead_to(new.socket());
+    for _ in 0..3 {
+        assert_eq!(status(&layer, "203.0.113.7").await, 200);
+    }
+    used_again(&layer);
+    let other = instance(&new, [strict("auth", 5)]).await;
+    assert_eq!(status(&layer, "203.0.113.8").await, 200);
+    assert_eq!(admitted(&other, "203.0.113.8", 9).await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ use portcullis::{
     secret::Secret,
 };
 use support::{
+    forwarder::Forwarder,
     load::{Load, until_refreshed},
     redis::{Redis, RedisCluster},
     sessions::{DAY, NOW, create, rotation},
@@ -322,4 +323,22 @@ async fn a_cluster_spreads_sessions_and_bears_the_loss_of_a_node() {
     }
     assert!(there > 10 && away > 10, "{there} {away}");
     assert!(store.revoked_since(NOW).await.unwrap_err().is_retryable());
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_left_for_the_new_one() {
+    let Some([(old, _), (new, port)]) = Redis::start_with_replica() else {
+        return;
+    };
+    let forwarder = Forwarder::to(old.socket());
+    let store = RedisStore::connect(&forwarder.url()).await.unwrap();
+    let id = create(&store, "user-1").await;
+    old.ask("WAIT 1 0");
+    new.promote();
+    old.follow(port);
+    forwarder.lead_to(new.socket());
+    let refused = store.rotate(rotation(id, 0)).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
+    let outcome = store.rotate(rotation(id, 0)).await.unwrap();
+    assert!(matches!(outcome, RotateOutcome::Rotated(_)), "{outcome:?}");
 }

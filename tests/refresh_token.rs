@@ -453,6 +453,33 @@ async fn replays_from_elsewhere_are_told_and_a_streak_is_an_alarm() {
     assert!(refresh(tokens, &current).await.is_ok());
 }
 
+/// A cookie's young token is not replaced, so its use from elsewhere is all that shows a thief.
+#[tokio::test]
+async fn a_kept_cookie_from_elsewhere_is_told_and_a_streak_is_an_alarm() {
+    let fixture = Fixture::new();
+    let tokens = &fixture.tokens;
+    let home: Option<IpAddr> = "203.0.113.7".parse().ok();
+    let away: Option<IpAddr> = "198.51.100.1".parse().ok();
+    let mut current = fixture.login().await;
+    for round in 0..3 {
+        let token = current.token.expose();
+        let next = tokens.refresh_by_cookie(token, home).await.unwrap();
+        assert!(!next.kept && next.token != current.token);
+        let token = next.token.expose();
+        let kept = tokens.refresh_by_cookie(token, home).await.unwrap();
+        assert!(kept.kept && !kept.replayed && kept.token == next.token);
+        assert_eq!(kept.session, next.session);
+        let told = fixture.saw(EventKind::RefreshReplayedElsewhere, "replayed");
+        assert_eq!(told, round > 0);
+        let alarmed = fixture.saw(EventKind::AuthnTokenReuse, "replay_streak");
+        assert!(!alarmed, "{round}");
+        assert!(tokens.refresh_by_cookie(token, away).await.unwrap().kept);
+        fixture.clock.advance(GRACE);
+        current = next;
+    }
+    assert!(fixture.saw(EventKind::AuthnTokenReuse, "replay_streak"));
+}
+
 #[tokio::test]
 async fn clocks_that_differ_by_five_seconds_behave_as_one() {
     let secret = Secret::generate();

@@ -86,6 +86,43 @@ async fn a_key_is_shown_once_works_and_ends_at_once() {
     assert!(!server.log.lock().unwrap().contains(key));
 }
 
+/// What ended long ago is cleared away at the next start, what ended lately stays.
+#[tokio::test]
+async fn keys_and_sessions_that_are_over_are_cleared_away() {
+    let server = Server::start(&[]);
+    let api = Api::enter(&server, "alice").await;
+    for name in ["live", "lately over", "long over"] {
+        api.make(name).await;
+    }
+    let dir = Arc::clone(&server.dir);
+    assert!(server.stop().success());
+    let url = format!("sqlite://{}", dir.path().join("secure_api.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    for (name, days) in [("lately over", 29), ("long over", 31)] {
+        let over = (now() - days * DAY) as i64 * 1_000;
+        sqlx::query("UPDATE portcullis_api_keys SET expires_at = ? WHERE name = ?")
+            .bind(over)
+            .bind(name)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    pool.close().await;
+
+    let server = Server::start_in(dir, &[]);
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let names = async || -> Vec<String> {
+        let rows = sqlx::query_scalar("SELECT name FROM portcullis_api_keys ORDER BY name");
+        rows.fetch_all(&pool).await.unwrap()
+    };
+    let begun = std::time::Instant::now();
+    while names().await.len() > 2 && begun.elapsed() < Duration::from_secs(10) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(names().await, ["lately over", "live"]);
+    drop(server);
+}
+
 #[tokio::test]
 async fn a_rotated_key_works_beside_its_successor_for_a_while() {
     let server = Server::start(&[]);

@@ -164,8 +164,8 @@ fn a_limit_looser_than_the_policy_keeps_production_from_starting() {
             &[
                 "MODEL_RATE_LIMIT_MAX: checklist line limit_model fails",
                 "UPLOAD_RATE_LIMIT_MAX: checklist line limit_upload fails",
-                "JWT_ACCESS_TTL_SECS: checklist line access_tokens fails",
                 "CLAMD_ADDR: checklist line scanner fails",
+                "JWT_ACCESS_TTL_SECS: checklist line access_tokens fails",
             ],
         ),
     ] {
@@ -182,8 +182,8 @@ fn a_limit_looser_than_the_policy_keeps_production_from_starting() {
     }
 }
 
-#[test]
-fn the_checklist_is_a_program_for_ci() {
+#[tokio::test]
+async fn the_checklist_is_a_program_for_ci() {
     let run = |variables: &[(&str, &str)], arguments: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
         let run = Command::new(example("checklist"))
@@ -203,6 +203,20 @@ fn the_checklist_is_a_program_for_ci() {
     assert_eq!(code, Some(0));
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["holds"], true);
+
+    // The upload route was asked, not the scanner, which finds the test file in its attachment.
+    #[cfg(feature = "clamd")]
+    if let Some(daemon) = support::clamd::Daemon::start().await {
+        let socket = daemon.socket().display().to_string();
+        let observed = |types: &str| {
+            let scanned = [("CLAMD_ADDR", &*socket), ("UPLOAD_ALLOWED_TYPES", types)];
+            let (code, table) = run(&[&PRODUCTION[..], &scanned].concat(), &[]);
+            assert_eq!(code, Some(0), "{table}");
+            table.contains("\nobserved    scanner ")
+        };
+        assert!(observed("image/png,application/pdf"));
+        assert!(!observed("image/png"));
+    }
 
     let (code, json) = run(&[], &["--json"]);
     assert_eq!(code, Some(1));

@@ -363,6 +363,12 @@ async fn a_token_in_the_cookie_is_answered_in_the_cookie() {
             );
             assert_ne!(answer.token(), token);
             answer.token().clone_into(&mut token);
+            // Until the window is over the cookie is good and stays as it is.
+            house.clock.advance(GRACE - Duration::from_secs(1));
+            let kept = wire.post_cookie("/auth/refresh", &token).await;
+            assert_eq!(members(&kept.is(200)), members(&pair));
+            assert_eq!(kept.cookies(), [""; 0]);
+            house.clock.advance(Duration::from_secs(1));
         }
         let answer = wire.post_cookie("/auth/logout", &token).await;
         answer.is(204);

@@ -77,6 +77,10 @@ fn every_setting_refuses_what_cannot_be_meant() {
                 "file:x",
             ],
         ),
+        (
+            "REDIS_URL",
+            &["redis://", "cache:6379", "http://:hunter2@cache", "redis"],
+        ),
         ("JWT_SECRET", TOO_WEAK),
         ("JWT_REFRESH_SECRET", TOO_WEAK),
         (
@@ -124,6 +128,7 @@ fn every_setting_refuses_what_cannot_be_meant() {
         "JWT_REFRESH_SECRET_FILE",
         "JWT_REFRESH_SECRET_PREVIOUS_FILE",
         "DATABASE_URL_FILE",
+        "REDIS_URL_FILE",
         "METRICS_TOKEN_FILE",
     ] {
         for path in ["/nonexistent/hunter2", "/"] {
@@ -132,6 +137,17 @@ fn every_setting_refuses_what_cannot_be_meant() {
         }
     }
     assert!(count > 200, "{count}");
+}
+
+#[test]
+fn production_is_reached_over_https() {
+    let told = |origin: &str| {
+        let read = Settings::from_map([("APP_ENV", "production"), ("PUBLIC_ORIGIN", origin)]);
+        let told = read.unwrap_err().to_string();
+        told.contains("PUBLIC_ORIGIN: takes an HTTPS origin in production")
+    };
+    assert!(told("http://example.com"));
+    assert!(!told("https://example.com"));
 }
 
 #[test]

@@ -37,6 +37,7 @@ enum Op {
         session: usize,
         token: Token,
         idle: Duration,
+        age: Duration,
         client: bool,
     },
     Revoke(usize, EndReason),
@@ -89,8 +90,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (subject.clone(), epoch).prop_map(|(subject, epoch)| Op::Create { subject, epoch }),
         1 => session.clone().prop_map(Op::CreateAgain),
-        10 => (session.clone(), token, prop::sample::select(vec![HOUR, 7 * DAY, 40 * DAY]), any::<bool>())
-            .prop_map(|(session, token, idle, client)| Op::Rotate { session, token, idle, client }),
+        10 => (session.clone(), token, prop::sample::select(vec![HOUR, 7 * DAY, 40 * DAY]), prop::sample::select(vec![Duration::ZERO, HOUR]), any::<bool>())
+            .prop_map(|(session, token, idle, age, client)| Op::Rotate { session, token, idle, age, client }),
         2 => (session.clone(), reason.clone()).prop_map(|(session, reason)| Op::Revoke(session, reason)),
         1 => (subject.clone(), prop::option::of(session.clone()), reason)
             .prop_map(|(subject, except, reason)| Op::RevokeSubject { subject, except, reason }),
@@ -200,6 +201,7 @@ impl<S: RefreshTokenStore> Run<'_, S> {
                 session,
                 token,
                 idle,
+                age,
                 client,
             } => {
                 let id = self.id(session);
@@ -219,6 +221,7 @@ impl<S: RefreshTokenStore> Run<'_, S> {
                     seed: Seed::from_bytes(self.bytes()),
                     key: KeyId::new(self.count as u32),
                     now,
+                    not_made_after: now.saturating_sub(age),
                     idle_end: now.saturating_add(idle),
                     client: client.then(|| IpAddr::from([203, 0, 113, self.count as u8])),
                 };

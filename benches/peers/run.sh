@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the comparisons, and prints one line for each budget, separated by tabs:
-# name, ours, peer, ratio (or the figure itself where there is no peer), budget, ok or over.
+# name, ours, peer, ratio (or the figure itself where there is no peer), budget, ok or over; floor where
+# the line is not ours but what the line above it could be at best.
 # All figures stand on standard error. Exits 1 when a budget is not kept.
 #
 #   bash benches/peers/run.sh [GATE...]     all gates when none is named
@@ -26,7 +27,8 @@ main() {
         install_express >&2
     fi
     table=$(mktemp)
-    trap 'rm -f "$table"' EXIT
+    # Expanded here: at the exit this function and its variables are gone.
+    trap "rm -f '$table'" EXIT
     local gate mode modes
     for gate in "${gates[@]}"; do
         read -ra modes <<<"$(modes_of "$gate")"
@@ -54,7 +56,7 @@ install_express() {
 # On one core, so that nothing moves between caches, except what is about two threads or a server and its client.
 run() {
     local pin=()
-    if [[ ${2:-} != threads && $1 != stack ]] && command -v taskset >/dev/null; then
+    if [[ ${2:-} != threads && $1 != stack && $1 != redis ]] && command -v taskset >/dev/null; then
         pin=(taskset -c "$(($(nproc) - 1))")
     fi
     "${pin[@]}" "${CARGO_TARGET_DIR:-target}/release/$1" ${2:+"$2"}

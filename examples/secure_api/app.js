@@ -5,6 +5,7 @@ let session = null;
 let rotations = 0;
 let refreshing = null;
 let uploading = null;
+let apiKey = null;
 let waitUntil = 0;
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +27,8 @@ const REFRESH_AHEAD_MS = 20000;
 async function call(method, path, options = {}) {
   const headers = {};
   if (options.json !== undefined) headers["content-type"] = "application/json";
-  if (session && options.auth !== false) headers.authorization = `Bearer ${session.access}`;
+  if (options.key) headers["x-api-key"] = options.key;
+  else if (session && options.auth !== false) headers.authorization = `Bearer ${session.access}`;
   const started = performance.now();
   let answer;
   try {
@@ -90,8 +92,8 @@ function end() {
 
 function refresh() {
   if (!session) return Promise.resolve(false);
-  // Several callers at once share one rotation.
-  refreshing ??= (async () => {
+  // Several callers at once share one rotation, and tabs take turns: they may share a cookie.
+  refreshing ??= inTurn(async () => {
     const answer = await call("POST", "/auth/refresh", {
       auth: false,
       json: { refresh_token: session.refresh },
@@ -102,10 +104,14 @@ function refresh() {
     }
     if (answer.status === 401) end();
     return false;
-  })().finally(() => {
+  }).finally(() => {
     refreshing = null;
   });
   return refreshing;
+}
+
+function inTurn(work) {
+  return navigator.locks ? navigator.locks.request("refresh", work) : work();
 }
 
 function show() {
@@ -116,6 +122,8 @@ function show() {
   $("refresh").disabled = !inside;
   $("refresh-tail").textContent = inside ? tail(session.refresh) : "none";
   $("rotations").textContent = String(rotations);
+  $("key").textContent = apiKey ? `${apiKey.name} ${tail(apiKey.key)}` : "none";
+  for (const id of ["ping", "rotate", "revoke"]) $(id).disabled = !apiKey;
   showClaims();
   tick();
 }
@@ -264,7 +272,7 @@ function problemOf(problem) {
 function pretty(answer) {
   if (answer.json === null) return answer.text.slice(0, 4000);
   const short = (key, value) =>
-    /_token$/.test(key) && typeof value === "string" ? `${value.slice(0, 12)}${tail(value)}` : value;
+    /(_token|^key)$/.test(key) && typeof value === "string" ? `${value.slice(0, 12)}${tail(value)}` : value;
   return JSON.stringify(answer.json, short, 2);
 }
 
@@ -360,6 +368,37 @@ $("upload").addEventListener("submit", (event) => {
   for (const file of $("file").files) form.append("file", file, file.name);
   busy(event.submitter || event.target.querySelector("button"), () => send(form));
 });
+
+// The key is shown by the answer that made it, once, and kept in a variable like the tokens.
+function keep(answer) {
+  if (answer.json?.key) apiKey = answer.json;
+}
+
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  busy(event.submitter || event.target.querySelector("button"), async () => {
+    keep(await call("POST", "/api/keys", { json: { name: $("key-name").value } }));
+  });
+});
+
+$("keys").addEventListener("click", (event) =>
+  busy(event.currentTarget, () => call("GET", "/api/keys")),
+);
+
+$("ping").addEventListener("click", (event) =>
+  busy(event.currentTarget, () => call("GET", "/api/ping", { key: apiKey.key })),
+);
+
+$("rotate").addEventListener("click", (event) =>
+  busy(event.currentTarget, async () => {
+    keep(await call("POST", `/api/keys/${apiKey.id}/rotate`));
+  }),
+);
+
+// The key stays here, so that one can see it refused.
+$("revoke").addEventListener("click", (event) =>
+  busy(event.currentTarget, () => call("DELETE", `/api/keys/${apiKey.id}`)),
+);
 
 $("cancel").addEventListener("click", () => uploading?.abort());
 

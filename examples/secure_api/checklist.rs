@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http::Method;
 use portcullis::{
-    audit::{self, Checklist, Counting, Limit, Route, Site},
+    audit::{self, Carrier, Checklist, Counting, Limit, Route, Site},
     stack::Settings,
     upload::scan::Clamd,
 };
 
-use crate::start::Service;
+use crate::start::{self, Service};
 
 /// Probes the service as it will be served, and asks the parts that it depends on.
 pub(crate) async fn run(settings: &Settings, service: &Service) -> Checklist {
@@ -22,14 +22,35 @@ pub(crate) async fn run(settings: &Settings, service: &Service) -> Checklist {
         Some(origin) if origin.is_https() => Site::https(host),
         _ => Site::http(host),
     };
-    let scanner = settings.clamd_addr.as_deref().map(Clamd::at);
-    audit::probe(service.edge.clone(), &site, &routes(settings))
+    let counting = match settings.redis_url {
+        Some(_) => Counting::Shared,
+        None => Counting::Unstated,
+    };
+    // Without a token what stands behind authentication is the operator's to see.
+    let site = match service
+        .audit_token()
+        .map(|token| site.clone().with_token(&token))
+    {
+        Some(Ok(site)) => site,
+        _ => site,
+    };
+    let checklist = audit::probe(service.edge.clone(), &site, &routes(settings))
         .await
-        .and(audit::of_settings(settings, Counting::Unstated))
-        .and([
-            service.app.accounts.audited().await,
-            audit::scanner(scanner.as_ref()).await,
-        ])
+        .and(audit::of_settings(settings, counting))
+        .and([service.app.accounts.audited().await]);
+    match &settings.clamd_addr {
+        Some(_) if carries(settings) => checklist,
+        addr => {
+            let scanner = addr.as_deref().map(Clamd::at);
+            checklist.and([audit::scanner(scanner.as_ref()).await])
+        }
+    }
+}
+
+/// Whether a file that may be uploaded can have the test file in it.
+fn carries(settings: &Settings) -> bool {
+    let mut types = settings.upload_allowed_types.iter();
+    types.any(|media_type| media_type == "application/pdf")
 }
 
 /// Every route, with what it is meant to ask.
@@ -39,9 +60,8 @@ fn routes(settings: &Settings) -> Vec<Route> {
     let auth = || Limit::auth(settings.auth_rate_limit_max, window);
     let model = Limit::model(settings.model_rate_limit_max, Duration::from_secs(60));
     let upload = Limit::upload(settings.upload_rate_limit_max, Duration::from_secs(3_600));
-    let file = settings.upload_max_file_bytes;
     let user = |method, path| Route::new(method, path).authenticated().limited(general());
-    vec![
+    let mut routes = vec![
         Route::new(Method::GET, "/"),
         Route::new(Method::GET, "/healthz").over_plain_http(),
         Route::new(Method::GET, "/metrics").hidden(),
@@ -75,11 +95,19 @@ fn routes(settings: &Settings) -> Vec<Route> {
             .authenticated()
             .limited(model)
             .body(256 * 1024),
-        Route::new(Method::POST, "/api/upload")
-            .authenticated()
-            .limited(upload)
-            .body_of("multipart/form-data; boundary=b", file),
-    ]
+    ];
+    let uploads = Route::new(Method::POST, "/api/upload")
+        .authenticated()
+        .limited(upload)
+        .body_of(
+            "multipart/form-data; boundary=b",
+            start::max_upload(settings),
+        );
+    routes.push(match &settings.clamd_addr {
+        Some(_) if carries(settings) => uploads.scanned("file", Carrier::Pdf),
+        _ => uploads,
+    });
+    routes
 }
 
 const JSON: u64 = 16 * 1024;

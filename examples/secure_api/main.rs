@@ -12,6 +12,7 @@ mod metrics;
 mod page;
 mod server;
 mod start;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -70,8 +71,11 @@ async fn run(settings: Settings) -> ExitCode {
         }
         tracing::info!("the production checklist:\n{checklist}");
     }
-    let start::Service { edge, health, app } = service;
+    let start::Service {
+        edge, health, app, ..
+    } = service;
     let probe = tokio::spawn(health.watch());
+    let upkeep = tokio::spawn(upkeep::run(app.clone()));
     println!("secure_api listening on http://{addr}");
     let stop = async move {
         tokio::select! {
@@ -81,6 +85,7 @@ async fn run(settings: Settings) -> ExitCode {
     };
     server::serve(listener, edge, settings.trusted_proxies.clone(), stop).await;
     probe.abort();
+    upkeep.abort();
     if app.keys.flush().await.is_err() {
         tracing::warn!("the last uses of API keys were not stored");
     }

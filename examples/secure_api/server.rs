@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -48,23 +48,9 @@ pub(crate) async fn serve<S>(
     let connections = Connections::new(proxies);
     let graceful = GracefulShutdown::new();
     let http = http();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut stop => break,
-        };
-        let (stream, addr) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, say: waiting lets connections end.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let serve = |stream: TcpStream, addr: SocketAddr| {
         let Some(place) = connections.enter(addr.ip()) else {
-            continue;
+            return;
         };
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(with_peer(service.clone(), Peer::new(addr)));
@@ -75,8 +61,29 @@ pub(crate) async fn serve<S>(
             let _ = connection.await;
             drop(place);
         });
+    };
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, addr)) => serve(stream, addr),
+            Err(error) => {
+                // Out of file descriptors, say: waiting lets connections end.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Those whose connection stands already are no less clients: they are served once.
+    while let Ok(Ok((stream, addr))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await
+    {
+        serve(stream, addr);
     }
     drop(listener);
+    tokio::time::sleep(FIRST_REQUESTS).await;
     if tokio::time::timeout(LAST_REQUESTS, graceful.shutdown())
         .await
         .is_err()
@@ -264,4 +271,6 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 4_096;
 const CONNECTIONS_PER_PREFIX: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const LAST_REQUESTS: Duration = Duration::from_millis(4_500);
+/// In which what a client sends with its connection arrives.
+const FIRST_REQUESTS: Duration = Duration::from_millis(300);
+const LAST_REQUESTS: Duration = Duration::from_millis(4_200);

@@ -12,13 +12,14 @@ use portcullis::{
     api_key::{ApiKeyLayer, ApiKeys, MemoryKeys, postgres::PostgresKeys, sqlite::SqliteKeys},
     cors::CorsPolicy,
     csrf::CsrfPolicy,
+    deny_feed::{DenyFeed, RedisFeed},
     headers::{Csp, CspReports, Profile, ReportingEndpoints, SecurityHeaders},
     https::HttpsPolicy,
-    jwt::{Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
+    jwt::{AccessToken, Algorithm, Issuer, JwtLayer, KeySet, SigningKey, Verifier},
     login_throttle::LoginThrottle,
     password::PasswordHasher,
     problem,
-    rate_limit::{FieldsVersion, Policy, RateLimitLayer},
+    rate_limit::{FieldsVersion, Policy, RateLimitLayer, redis::RedisLimits},
     refresh_token::{MemoryStore, RefreshTokens, postgres::PostgresStore, sqlite::SqliteStore},
     secret::{Secret, Secrets},
     session::{Grants, SessionEndpoints, Sessions, SubjectStatus},
@@ -47,6 +48,20 @@ pub(crate) struct Service {
     pub(crate) edge: Edge<Router>,
     pub(crate) health: Health,
     pub(crate) app: Arc<App>,
+    issuer: Issuer,
+}
+
+impl Service {
+    /// An access token of nobody, for the checklist's own requests; it ends within a minute.
+    pub(crate) fn audit_token(&self) -> Option<String> {
+        let now = self.app.context.wall();
+        let token = AccessToken::new("portcullis-audit")
+            .with_claim("preferred_username", "portcullis-audit")
+            .ok()?
+            .ending_by(now.saturating_add(Duration::from_secs(60)));
+        let token = self.issuer.issue(&token, now).ok()?;
+        Some(token.into_string())
+    }
 }
 
 /// Why the service cannot start.
@@ -62,13 +77,19 @@ impl From<ConfigError> for StartError {
     }
 }
 
+/// The largest body of an upload: two files, and what is around them.
+pub(crate) fn max_upload(settings: &Settings) -> u64 {
+    let max = settings.upload_max_file_bytes;
+    max.saturating_mul(2).saturating_add(1024 * 1024)
+}
+
 /// The policy for uploads that the settings ask for.
 pub(crate) fn uploads(settings: &Settings) -> Result<UploadPolicy, ConfigError> {
     let max = settings.upload_max_file_bytes;
     let policy = UploadPolicy::new(&settings.upload_allowed_types)
         .map_err(|fault| fault.named("UPLOAD_ALLOWED_TYPES"))?
         .max_file(max)
-        .max_body(max.saturating_mul(2).saturating_add(1024 * 1024))
+        .max_body(max_upload(settings))
         .idle(Duration::from_secs(20));
     Ok(match &settings.clamd_addr {
         // What is refused late is never shown to the handler.
@@ -92,12 +113,16 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
     )?
     .with_ttl(settings.jwt_access_ttl)?;
     let keep = MAX_ACCESS_TTL + settings.jwt_leeway;
-    let throttle = LoginThrottle::new(
+    let redis = redis(settings, &refresh).await?;
+    let mut throttle = LoginThrottle::new(
         settings.auth_account_failures_max,
         settings.rate_limit_window,
         &refresh,
     )?
     .with_context(context.clone());
+    if let Some(redis) = &redis {
+        throttle = throttle.shared(redis.limits.clone());
+    }
     let Stores {
         accounts,
         tokens,
@@ -114,8 +139,8 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
         .with_max_sessions(settings.max_sessions_per_user as usize)?;
     let accounts = Arc::new(accounts);
     let users = Arc::clone(&accounts);
-    let sessions =
-        Sessions::new(issuer, tokens, deny_list.clone()).with_subjects(move |id: String| {
+    let sessions = Sessions::new(issuer.clone(), tokens, deny_list.clone()).with_subjects(
+        move |id: String| {
             let users = Arc::clone(&users);
             async move {
                 Ok::<_, Box<dyn Error + Send + Sync>>(match users.by_id(&id).await? {
@@ -127,9 +152,13 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
                     None => SubjectStatus::Disabled,
                 })
             }
-        });
-    sessions
-        .recover()
+        },
+    );
+    let mut feed = DenyFeed::new(sessions.clone()).with_api_keys(keys.clone());
+    if let Some(redis) = &redis {
+        feed = feed.with_redis(redis.feed.clone());
+    }
+    feed.sync()
         .await
         .map_err(|error| StartError::Store(Box::new(error)))?;
 
@@ -143,13 +172,17 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
         .with_client(ClientLayer::new(settings.trusted_proxies.clone()))
         .with_headers(headers()?)
         .with_csrf(cross_site(settings, addr)?)
-        .with_limits(limits(settings)?.with_context(context.clone()))
         .with_jwt(
             JwtLayer::new(verifier)
                 .claims::<api::Profile>()
                 .with_deny_list(deny_list)
                 .with_context(context.clone()),
         );
+    let limits = limits(settings)?.with_context(context.clone());
+    let stack = match &redis {
+        Some(redis) => stack.with_shared_limits(limits.shared(redis.limits.clone())),
+        None => stack.with_limits(limits),
+    };
     let stack = other_origins(stack, settings)?;
     tracing::info!("the stack, outermost first:\n{stack}");
     let app = Arc::new(App {
@@ -162,14 +195,15 @@ pub(crate) async fn service(settings: &Settings, addr: SocketAddr) -> Result<Ser
         endpoints: SessionEndpoints::new(sessions.clone()).with_cookie(cross_site(settings, addr)?),
         keys,
         metrics: metrics::Metrics::install(settings)?,
-        context,
+        context: context.clone(),
     });
-    let health = Health::new(sessions);
+    let health = Health::new(feed, redis.map(|redis| redis.limits), context);
     let router = router(&stack, uploads(settings)?, health.clone(), &app)?;
     Ok(Service {
         edge: stack.around(router.with_state(Arc::clone(&app))),
         health,
         app,
+        issuer,
     })
 }
 
@@ -290,6 +324,24 @@ fn limits(settings: &Settings) -> Result<RateLimitLayer, ConfigError> {
         Policy::strict("upload", settings.upload_rate_limit_max, hour)?,
     ])
     .with_fields(FieldsVersion::Draft10))
+}
+
+/// What the instances of the service share through Redis.
+struct Shared {
+    limits: RedisLimits,
+    feed: RedisFeed,
+}
+
+async fn redis(settings: &Settings, secrets: &Secrets) -> Result<Option<Shared>, ConfigError> {
+    let Some(url) = settings.redis_url.as_deref() else {
+        return Ok(None);
+    };
+    // While secrets change, instances with the old ones and with the new have this one in common.
+    let secret = secrets.iter().last().unwrap_or(secrets.current());
+    Ok(Some(Shared {
+        limits: RedisLimits::connect(url, secret).await?,
+        feed: RedisFeed::connect(url).await?,
+    }))
 }
 
 /// What outlives a request.

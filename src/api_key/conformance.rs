@@ -48,6 +48,7 @@ where
         replaced_keys_are_capped: "`rotate` adds nothing where too many replaced keys are live";
         revocation_is_final: "`revoke` ends a live key of the subject, once";
         all_of_a_subject_are_revoked: "`revoke_subject` ends the subject's live keys and no others";
+        ends_are_told: "`ended_since` tells every revocation and replacement at that time or later";
         uses_are_noted: "`touch` notes the latest use, and passes over what is gone";
         clearing_spares_the_live: "`delete_expired` clears what is over, boundedly, and nothing live";
         time_is_an_argument: "a store looks at no clock of its own";
@@ -294,6 +295,33 @@ async fn all_of_a_subject_are_revoked<S: ApiKeyStore>(store: Arc<S>) -> Seen {
         expect!(found.record.revoked_at, at);
     }
     expect!(done(store.revoke_subject("ada", at(6)).await)?, vec![]);
+    Ok(())
+}
+
+async fn ends_are_told<S: ApiKeyStore>(store: Arc<S>) -> Seen {
+    let keys = [key("ada", 0), key("ada", 1), key("ada", 2), key("bob", 3)];
+    for key in &keys {
+        add(&*store, key).await?;
+    }
+    let [first, second, third, bobs] = keys.each_ref().map(|key| key.record.id);
+    expect!(done(store.ended_since(at(0)).await)?, vec![]);
+    done(store.revoke(first, "ada", at(4)).await)?;
+    done(store.revoke_subject("bob", at(5)).await)?;
+    let mut new = key("ada", 6);
+    new.record.replaces = Some(second);
+    done(store.rotate(rotation(&keys[1], &new, 60)).await)?;
+    for (since, mut wanted) in [
+        (at(0), vec![first, bobs, second]),
+        (at(5), vec![bobs, second]),
+        (at(6), vec![second]),
+        (at(7), vec![]),
+    ] {
+        let mut told = done(store.ended_since(since).await)?;
+        told.sort();
+        wanted.sort();
+        expect!(told, wanted);
+    }
+    expect!(get(&*store, third).await?, Some(keys[2].clone()));
     Ok(())
 }
 

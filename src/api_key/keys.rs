@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::Prefix,
     context::Context,
-    deny_list::{DenyKeys, DenyList},
+    deny_list::{Denial, DenyKeys, DenyList},
     error::ConfigError,
     event::{EventKind, SecurityEvent},
     identity::{Identity, IdentityKind},
@@ -122,8 +122,10 @@ impl ApiKeys {
         })
     }
 
-    /// Puts the ids of revoked keys into a deny list, and asks the store for a key that stands in
-    /// it: how a revocation reaches other instances.
+    /// Puts the ids of revoked and replaced keys into a deny list, and asks the store for a key that
+    /// stands in it: how a revocation reaches other instances, by
+    /// [`DenyFeed`](https://docs.rs/portcullis/latest/portcullis/deny_feed/struct.DenyFeed.html).
+    /// While the list does not answer, the store is asked every time.
     pub fn with_deny_list(self, deny_list: DenyList) -> Self {
         Self {
             deny_list: Some(deny_list),
@@ -237,6 +239,17 @@ impl ApiKeys {
         let event = SecurityEvent::new(EventKind::ApiKeyRevoked).with_subject(subject);
         self.context.emit(event.with_rule(GATE, "all_revoked"));
         Ok(revoked.len())
+    }
+
+    /// Tells the deny list which keys were revoked or replaced at `since` or later, by whomever.
+    pub(crate) async fn learn_ends(&self, since: UnixMillis) -> Result<(), StoreError> {
+        let Some(deny_list) = &self.deny_list else {
+            return Ok(());
+        };
+        for id in self.shared.store.ended_since_(since).await? {
+            deny_list.learn(&Denial::Token(id.as_str().to_owned()));
+        }
+        Ok(())
     }
 
     /// The live keys of a user, the latest made first.

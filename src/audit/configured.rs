@@ -130,8 +130,8 @@ fn operators() -> [Line; 4] {
         line(
             "proxies",
             "forwarding headers are believed from one's own proxies alone",
-            "TRUSTED_PROXIES must hold the proxies' addresses and nobody else's, and they must set \
-             the headers, not pass them on",
+            "it must hold the proxies' addresses and nobody else's, and they must set the headers, \
+             not pass them on",
         )
         .set_by("TRUSTED_PROXIES"),
         line(

@@ -1,8 +1,8 @@
 //! The production checklist, run instead of read.
 //!
 //! [`probe`] sends synthetic requests (no token, cross-site, oversize, one over the limit, plain
-//! HTTP, a forged forwarding header) through the final service, route by route, and says what it
-//! saw; [`of_settings`] says what is only configured, and what a machine cannot know. Each
+//! HTTP, a forged forwarding header, a planted test file) through the final service, route by route,
+//! and says what it saw; [`of_settings`] says what is only configured, and what a machine cannot know. Each
 //! [`Line`] has a [`Verdict`]: of those only [`Observed`](Verdict::Observed) counts as holding, and
 //! a deployment with a line that [`Fails`](Verdict::Fails) should not start.
 //!
@@ -12,7 +12,9 @@
 //!
 //! Deployment caveat: the requests are real, as from fresh addresses of 2001:db8::/32, which no
 //! client has. They charge limits of those addresses alone, make events, and reach the handlers of
-//! routes that ask for no identity, with an empty body. Run it before the service listens.
+//! routes that ask for no identity, with an empty body. With a [token](Site::with_token) a body that
+//! is too large and a file that must be found reach routes that do ask; a handler that is shown
+//! either is one that the checklist fails. Run it before the service listens.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -51,7 +53,7 @@ pub use self::database::postgres;
 #[cfg(feature = "sqlite")]
 pub use self::database::sqlite;
 #[cfg(feature = "upload")]
-pub use self::scanner::scanner;
+pub use self::scanner::{Carrier, scanner};
 pub use self::{
     configured::{Counting, of_settings},
     line::{Checklist, Line, Verdict},

@@ -20,6 +20,8 @@ use super::{
     line::{Checklist, Line, Verdict},
     route::{Limit, Route, Site},
 };
+#[cfg(feature = "upload")]
+use crate::rejection::Rejection;
 use crate::{client::Peer, secret::random};
 
 /// Sends synthetic requests to every route and says what the answers show. `service` is the final
@@ -42,6 +44,8 @@ where
         probe.cross_site(route).await;
         probe.strangers(route).await;
         probe.oversize(route).await;
+        #[cfg(feature = "upload")]
+        probe.planted(route).await;
         probe.flood(route).await;
     }
     probe.unknown().await;
@@ -59,6 +63,7 @@ struct Probe<'a, S> {
 struct Seen {
     asked: BTreeMap<&'static str, u32>,
     faults: BTreeMap<&'static str, Vec<String>>,
+    unseen: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Seen {
@@ -69,23 +74,24 @@ impl Seen {
         }
     }
 
+    /// Takes note of a route that showed nothing, of which the line cannot be said to hold.
+    fn hides(&mut self, line: &'static str, why: String) {
+        self.unseen.entry(line).or_default().push(why);
+    }
+
     fn verdict(&self, line: &'static str) -> (Verdict, String) {
-        let asked = self.asked.get(line).copied().unwrap_or_default();
-        match self.faults.get(line) {
-            Some(faults) => {
-                let shown = faults.iter().take(SHOWN).cloned().collect::<Vec<_>>();
-                let more = faults.len() - shown.len();
-                let more = match more {
-                    0 => String::new(),
-                    more => format!(", and {more} more"),
-                };
-                (Verdict::Fails, format!("{}{more}", shown.join(", ")))
-            }
-            None if asked == 0 => (
+        if let Some(faults) = self.faults.get(line) {
+            return (Verdict::Fails, some_of(faults));
+        }
+        if let Some(unseen) = self.unseen.get(line) {
+            return (Verdict::Operators, some_of(unseen));
+        }
+        match self.asked.get(line) {
+            None => (
                 Verdict::Operators,
                 "no route was listed that shows it".to_owned(),
             ),
-            None => (
+            Some(asked) => (
                 Verdict::Observed,
                 format!("{asked} probes through the service"),
             ),
@@ -157,13 +163,22 @@ impl Seen {
                 "answer errors by the gates and by `problem`",
             ),
         ];
+        #[cfg(feature = "upload")]
+        let scanner = routes.iter().any(|route| route.scanned.is_some()).then(|| {
+            let (verdict, how) = self.verdict("scanner");
+            super::scanner::line(verdict, how)
+        });
+        #[cfg(not(feature = "upload"))]
+        let scanner = None::<Line>;
         let mut limits: Vec<&Limit> = Vec::new();
         for limit in routes.iter().filter_map(|route| route.limit.as_ref()) {
             if !limits.iter().any(|known| known.id == limit.id) {
                 limits.push(limit);
             }
         }
-        Checklist::new(lines).and(limits.into_iter().map(|limit| self.limit(limit)))
+        Checklist::new(lines)
+            .and(limits.into_iter().map(|limit| self.limit(limit)))
+            .and(scanner)
     }
 
     fn limit(&self, limit: &Limit) -> Line {
@@ -305,28 +320,76 @@ where
         }
     }
 
-    /// A byte more than allowed is refused, whoever asks.
+    /// A byte more than allowed is refused, also to whoever may come in.
     async fn oversize(&mut self, route: &Route) {
         let Some((most, media_type)) = route.body else {
             return;
         };
-        let change = |builder: Builder| builder.header(CONTENT_TYPE, media_type);
-        let body = vec![
-            b' ';
-            usize::try_from(most)
-                .unwrap_or(usize::MAX)
-                .saturating_add(1)
-        ];
-        let answer = self.send(route, fresh(), change, body.into()).await;
-        if let Some(answer) = answer {
-            let status = answer.status();
-            // Behind a gate that authenticates first, a stranger's body is not looked at.
-            let unread = route.authenticated && status == StatusCode::UNAUTHORIZED;
-            let refused = status == StatusCode::PAYLOAD_TOO_LARGE || unread;
-            self.seen.note("body_size", refused, || {
+        let size = usize::try_from(most).unwrap_or(usize::MAX);
+        let body = vec![b' '; size.saturating_add(1)];
+        let Some(answer) = self.enter(route, "body_size", media_type, body).await else {
+            return;
+        };
+        let status = answer.status();
+        self.seen
+            .note("body_size", status == StatusCode::PAYLOAD_TOO_LARGE, || {
                 told(route, &format!("answers {status} to {most} + 1 bytes"))
             });
+    }
+
+    /// A file that a scanner must find is refused because it was found.
+    #[cfg(feature = "upload")]
+    async fn planted(&mut self, route: &Route) {
+        let Some((field, carrier)) = route.scanned else {
+            return;
+        };
+        let (name, media_type) = (carrier.file_name(), carrier.media_type());
+        let mut body = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{field}\"; \
+             filename=\"{name}\"\r\nContent-Type: {media_type}\r\n\r\n"
+        )
+        .into_bytes();
+        body.extend(carrier.planted());
+        body.extend(format!("\r\n--{BOUNDARY}--\r\n").bytes());
+        let media_type = format!("multipart/form-data; boundary={BOUNDARY}");
+        let Some(answer) = self.enter(route, "scanner", &media_type, body).await else {
+            return;
+        };
+        let reason = answer
+            .extensions()
+            .get::<Rejection>()
+            .map(Rejection::reason);
+        let status = answer.status();
+        self.seen
+            .note("scanner", reason == Some("malware_found"), || {
+                let answered = reason.unwrap_or(status.as_str());
+                told(route, &format!("answers {answered} to the EICAR test file"))
+            });
+    }
+
+    /// What a route answers to a body of a user, if it looks at it.
+    async fn enter(
+        &mut self,
+        route: &Route,
+        line: &'static str,
+        media_type: &str,
+        body: Vec<u8>,
+    ) -> Option<Response<B>> {
+        let proof = self.site.proof.as_ref().filter(|_| route.authenticated);
+        let change = |builder: Builder| {
+            let builder = builder.header(CONTENT_TYPE, media_type);
+            match proof {
+                Some(proof) => builder.header(AUTHORIZATION, proof),
+                None => builder,
+            }
+        };
+        let answer = self.send(route, fresh(), change, body.into()).await?;
+        if route.authenticated && answer.status() == StatusCode::UNAUTHORIZED {
+            let why = "looks at the body of a user alone, and the site has no token of one";
+            self.seen.hides(line, told(route, why));
+            return None;
         }
+        Some(answer)
     }
 
     /// As many as allowed go through and one more does not, whatever the client says of itself.
@@ -430,6 +493,15 @@ where
     }
 }
 
+/// The first few.
+fn some_of(told: &[String]) -> String {
+    let shown = &told[..told.len().min(SHOWN)];
+    match told.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
+}
+
 fn told(route: &Route, fault: &str) -> String {
     format!("{} {}: {fault}", route.method, route.path)
 }
@@ -451,6 +523,8 @@ const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const STRANGE_ORIGIN: &str = "https://portcullis-audit.invalid";
 /// `{"alg":"none"}` and a subject, not signed.
 const UNSIGNED: &str = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb290In0.";
+#[cfg(feature = "upload")]
+const BOUNDARY: &str = "portcullis-audit";
 const SHOWN: usize = 3;
 /// A limit past this is looser than any policy, and is not sent.
 const MOST_SENT: u32 = 10_000;

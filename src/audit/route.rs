@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
+
+#[cfg(feature = "upload")]
+use super::scanner::Carrier;
+use crate::error::ConfigError;
 
 /// How the service is reached from outside.
 #[derive(Clone, Debug)]
@@ -10,6 +14,8 @@ use http::Method;
 pub struct Site {
     pub(super) host: String,
     pub(super) is_https: bool,
+    /// `Bearer` and the token; shown to nobody.
+    pub(super) proof: Option<HeaderValue>,
 }
 
 impl Site {
@@ -18,6 +24,7 @@ impl Site {
         Self {
             host: host.into(),
             is_https: true,
+            proof: None,
         }
     }
 
@@ -26,7 +33,24 @@ impl Site {
         Self {
             host: host.into(),
             is_https: false,
+            proof: None,
         }
+    }
+
+    /// Has an access token, of a user who exists for this alone: for what stands behind
+    /// authentication. Let it end within minutes. Without it, such lines are the operator's.
+    ///
+    /// # Errors
+    ///
+    /// Where the token cannot stand in a header.
+    pub fn with_token(self, token: &str) -> Result<Self, ConfigError> {
+        let proof = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut proof = proof.map_err(|_| ConfigError::new("site", "the token is none"))?;
+        proof.set_sensitive(true);
+        Ok(Self {
+            proof: Some(proof),
+            ..self
+        })
     }
 }
 
@@ -131,6 +155,8 @@ pub struct Route {
     pub(super) plain: bool,
     pub(super) limit: Option<Limit>,
     pub(super) body: Option<(u64, &'static str)>,
+    #[cfg(feature = "upload")]
+    pub(super) scanned: Option<(&'static str, Carrier)>,
 }
 
 impl Route {
@@ -145,6 +171,8 @@ impl Route {
             plain: false,
             limit: None,
             body: None,
+            #[cfg(feature = "upload")]
+            scanned: None,
         }
     }
 
@@ -189,6 +217,18 @@ impl Route {
     pub fn body_of(self, media_type: &'static str, most: u64) -> Self {
         Self {
             body: Some((most, media_type)),
+            ..self
+        }
+    }
+
+    /// Takes such files in this field of a multipart form, and has each scanned: the EICAR test file
+    /// must be refused as malware. [`UploadLayer`](crate::upload::UploadLayer) says so in its
+    /// answer's extensions; one that reads a file only after it was scanned, by a
+    /// [`Spool`](crate::upload::Spool), keeps the test file from the handler.
+    #[cfg(feature = "upload")]
+    pub fn scanned(self, field: &'static str, carrier: Carrier) -> Self {
+        Self {
+            scanned: Some((field, carrier)),
             ..self
         }
     }

@@ -76,6 +76,7 @@ impl CsrfPolicy {
     }
 
     /// Whether requests with this cookie must say where they come from.
+    #[cfg(feature = "jwt")]
     pub(crate) fn covers(&self, cookie: &str) -> bool {
         self.strict || self.cookies.iter().any(|own| **own == *cookie)
     }

@@ -110,7 +110,12 @@ impl SecurityEvent {
 
 /// Where events go. Implemented for closures `Fn(&SecurityEvent)`, which record.
 ///
-/// Both methods run on the request's thread: they must return at once.
+/// A sink that panics loses its line and nothing else. Both methods run on the request's thread,
+/// so that a test sees at once what was told, and nothing is lost with a process that ends: they
+/// must return at once. One that may wait, for a disk, a pipe or a service, stands behind
+/// [`QueueSink::to`](super::QueueSink::to), where it holds up nobody. The default, [`TracingSink`],
+/// waits if the program's subscriber does: give that a writer that drops, such as
+/// `tracing_appender::non_blocking`.
 pub trait EventSink: Send + Sync + 'static {
     /// Takes one line; repeats are folded into [`SecurityEvent::repeats`].
     fn record(&self, event: &SecurityEvent);

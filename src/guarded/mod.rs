@@ -11,6 +11,9 @@
 //! ([`upload`](crate::upload)), a success of the handler waits until the body has ended; what the
 //! handler left unread is read by the future.
 //!
+//! Deployment caveat: behind an upload gate a handler that hands the body to a task and answers at
+//! once has its success wait for that task.
+//!
 //! ```
 //! use bytes::Bytes;
 //! use http::{Request, Response};

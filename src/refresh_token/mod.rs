@@ -28,9 +28,14 @@
 //! Sources: RFC 9700 section 4.14.2 (rotation, integrity-protected tokens), RFC 6819 section
 //! 5.2.2.3, RFC 7009 (any token ends its grant), RFC 5869 (a subkey for each use).
 //!
-//! Deployment caveat: serve browsers over HTTP/2, or let the tabs of a page take turns
-//! (`navigator.locks`). On several connections answers overtake each other, and one that puts an
-//! older token back into the cookie jar ends the session at its next use after the window.
+//! A browser that keeps the token in a cookie keeps the one that arrived last, and on several
+//! connections answers overtake each other. [`refresh_by_cookie`](RefreshTokens::refresh_by_cookie)
+//! therefore replaces a token once in a grace window: no answer that is given meanwhile can put an
+//! older one back. A thief who uses the cookie in that time gets an access token and no successor,
+//! and is found at the next rotation like any other.
+//!
+//! Deployment caveat: tabs that keep the token by other means, such as `localStorage`, refresh it
+//! one after the other (`navigator.locks`), or store what is older over what is newer.
 //!
 //! Deployment caveat: to change the secret without a break, first add the new one as *previous* on
 //! every server, then make it current; tokens of a key that a server does not know are not its own.

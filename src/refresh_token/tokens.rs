@@ -84,10 +84,23 @@ pub struct Granted {
     pub token: RefreshToken,
     /// The session.
     pub session: SessionRecord,
-    /// Whether the same token was granted before, inside the grace window.
+    /// Whether the presented token had been replaced before, and the same successor is granted
+    /// again, inside the grace window.
     pub replayed: bool,
+    /// Whether it is the presented token itself, as [`RefreshTokens::refresh_by_cookie`] may grant
+    /// it. Then the cookie must not be set again.
+    pub kept: bool,
     /// The sessions that were ended to make room for this one.
     pub displaced: Vec<SessionId>,
+}
+
+/// What a token comes in.
+#[derive(Clone, Copy)]
+enum Carrier {
+    /// What the client keeps by itself: it knows which answer is the latest.
+    Client,
+    /// A cookie, of which the browser keeps the one that arrived last.
+    Cookie,
 }
 
 impl RefreshTokens {
@@ -246,6 +259,7 @@ impl RefreshTokens {
             token,
             session: record,
             replayed: false,
+            kept: false,
             displaced,
         })
     }
@@ -259,7 +273,29 @@ impl RefreshTokens {
         token: &str,
         client: Option<IpAddr>,
     ) -> Result<Granted, RefreshError> {
-        let result = self.trade(token, client).await;
+        self.count(self.trade(token, client, Carrier::Client).await)
+    }
+
+    /// [`refresh`](Self::refresh) for a token that comes in a cookie.
+    ///
+    /// The requests of several tabs share a cookie, and on several connections their answers
+    /// overtake each other: one that sets an older token after a newer one would leave the older
+    /// one in the browser, which is a logout at its next use. So a token that is younger than the
+    /// grace window is not replaced but granted again ([`Granted::kept`]): until the window is
+    /// over, there is one token that an answer can set. The first token of a session is replaced
+    /// at any age, since one answer alone has ever set it.
+    ///
+    /// # Errors
+    /// [`RefreshError`], with what became of the session.
+    pub async fn refresh_by_cookie(
+        &self,
+        token: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Granted, RefreshError> {
+        self.count(self.trade(token, client, Carrier::Cookie).await)
+    }
+
+    fn count(&self, result: Result<Granted, RefreshError>) -> Result<Granted, RefreshError> {
         metric::refreshed(match &result {
             Ok(granted) if granted.replayed => "replayed",
             Ok(_) => "success",
@@ -271,8 +307,15 @@ impl RefreshTokens {
         result
     }
 
-    async fn trade(&self, token: &str, client: Option<IpAddr>) -> Result<Granted, RefreshError> {
-        let Settings { keys, idle, .. } = self.settings();
+    async fn trade(
+        &self,
+        token: &str,
+        client: Option<IpAddr>,
+        carrier: Carrier,
+    ) -> Result<Granted, RefreshError> {
+        let Settings {
+            keys, idle, grace, ..
+        } = self.settings();
         let presented = self.decode(token, client)?;
         let id = presented.session;
         let now = self.now();
@@ -287,13 +330,28 @@ impl RefreshTokens {
             seed,
             key: next.key(),
             now,
+            not_made_after: match carrier {
+                Carrier::Cookie if presented.generation > 0 && !grace.is_zero() => {
+                    now.saturating_sub(*grace)
+                }
+                _ => UnixMillis::MAX,
+            },
             idle_end: now.saturating_add(*idle),
             client,
         };
         match self.call("rotate", self.store().rotate_(rotation)).await? {
             RotateOutcome::Rotated(record) => {
                 self.emit(EventKind::SessionRenewed, "rotated", &record, client);
-                self.grant(&next, record, false)
+                self.grant(&next, record)
+            }
+            RotateOutcome::TooYoung(record) => {
+                if !self.note_elsewhere(&record, presented.generation, client) {
+                    self.emit(EventKind::SessionRenewed, "kept", &record, client);
+                }
+                Ok(Granted {
+                    kept: true,
+                    ..self.grant(&presented, record)?
+                })
             }
             RotateOutcome::Stale(record, row) => {
                 self.stale(&presented, record, &row, now, client).await
@@ -453,8 +511,13 @@ impl RefreshTokens {
         match judge(presented.generation, &presented.digest(), row, now, grace) {
             Verdict::Replay => {
                 let next = self.replayed(presented, row)?;
-                self.note_replay(&record, row.generation, client);
-                self.grant(&next, record, true)
+                if !self.note_elsewhere(&record, row.generation, client) {
+                    self.emit(EventKind::RefreshReplayed, "replayed", &record, client);
+                }
+                Ok(Granted {
+                    replayed: true,
+                    ..self.grant(&next, record)?
+                })
             }
             Verdict::Late => {
                 self.emit(EventKind::RefreshReplayed, "late", &record, client);
@@ -489,13 +552,19 @@ impl RefreshTokens {
         }
     }
 
-    fn note_replay(&self, record: &SessionRecord, generation: u64, client: Option<IpAddr>) {
+    /// Tells of a use inside the grace window from another network than the last rotation's.
+    fn note_elsewhere(
+        &self,
+        record: &SessionRecord,
+        generation: u64,
+        client: Option<IpAddr>,
+    ) -> bool {
         let elsewhere = match (client, record.device.ip) {
             (Some(client), Some(winner)) => Prefix::of_site(client) != Prefix::of_site(winner),
             _ => false,
         };
         if !elsewhere {
-            return self.emit(EventKind::RefreshReplayed, "replayed", record, client);
+            return false;
         }
         self.emit(
             EventKind::RefreshReplayedElsewhere,
@@ -512,19 +581,16 @@ impl RefreshTokens {
             drop(streaks);
             self.emit(EventKind::AuthnTokenReuse, "replay_streak", record, client);
         }
+        true
     }
 
-    fn grant(
-        &self,
-        token: &Token,
-        session: SessionRecord,
-        replayed: bool,
-    ) -> Result<Granted, RefreshError> {
+    fn grant(&self, token: &Token, session: SessionRecord) -> Result<Granted, RefreshError> {
         let token = self.settings().keys.encode(token);
         Ok(Granted {
             token: token.ok_or(StoreErrorKind::Other)?,
             session,
-            replayed,
+            replayed: false,
+            kept: false,
             displaced: Vec::new(),
         })
     }

@@ -52,7 +52,9 @@ use crate::{
 /// The first two take the refresh token as `{"refresh_token": …}` in a JSON body (415 for another
 /// type, 400 for what is not JSON, 422 for other members, 413 above 16 KiB, 408 after 10 s) or, with
 /// [`with_cookie`](Self::with_cookie), in the cookie `__Host-refresh`; a refresh is answered the way
-/// it was asked. Tokens in both places, or the cookie twice, are 400. Another method is 405. What is
+/// it was asked. A cookie that was set less than a grace window ago stays as it is, so that answers
+/// which overtake each other cannot put an older one back
+/// ([`refresh_by_cookie`](crate::refresh_token::RefreshTokens::refresh_by_cookie)). Tokens in both places, or the cookie twice, are 400. Another method is 405. What is
 /// wrong with the token is told as [`SessionError`] says; when the store does not answer that is 503
 /// with `Retry-After`, and cookies stay. A 401 takes the cookie away only when the session of its
 /// token is over for sure.
@@ -332,7 +334,11 @@ impl Config {
         match task {
             Task::Refresh => {
                 let Presented { token, by_cookie } = self.presented(request).await?;
-                match self.sessions.refresh(&token, client).await {
+                let refreshed = match by_cookie {
+                    true => self.sessions.refresh_by_cookie(&token, client).await,
+                    false => self.sessions.refresh(&token, client).await,
+                };
+                match refreshed {
                     Ok(pair) => Ok(self.pair(&pair, by_cookie)),
                     Err(error) => Err(Refused::Session(error, by_cookie)),
                 }
@@ -426,7 +432,7 @@ impl Config {
             body["refresh_token"] = pair.refresh_token.expose().into();
         }
         let mut response = respond(&body);
-        if by_cookie {
+        if by_cookie && !pair.kept {
             response.headers_mut().append(SET_COOKIE, cookie::set(pair));
         }
         response

@@ -21,8 +21,8 @@
 //!
 //! Deployment caveat: with a store that outlives the process, start from
 //! [`DenyList::pending`](crate::DenyList::pending) and call [`recover`](Sessions::recover) until it
-//! succeeds; until then JWT routes answer 503. Servers that share a store call it every second, so
-//! that each learns what the others ended.
+//! succeeds; until then JWT routes answer 503. Servers that share a store run a
+//! [`DenyFeed`](crate::deny_feed::DenyFeed) instead, so that each learns what the others ended.
 //!
 //! ```
 //! use portcullis::{

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    deny_list::DenyList,
+    deny_list::{Denial, DenyList},
     event::{EventKind, SecurityEvent},
     jwt::{IssueError, IssuedToken, Issuer},
     refresh_token::{
@@ -57,8 +57,11 @@ pub struct TokenPair {
     pub refresh_expires_in: Duration,
     /// The session.
     pub session: SessionRecord,
-    /// Whether the same refresh token was granted before, inside the grace window.
+    /// Whether the presented refresh token had been replaced before, and the same successor is
+    /// granted again, inside the grace window.
     pub replayed: bool,
+    /// Whether it is the presented refresh token itself, so that its cookie must not be set again.
+    pub kept: bool,
 }
 
 impl Sessions {
@@ -137,7 +140,29 @@ impl Sessions {
         token: &str,
         client: Option<IpAddr>,
     ) -> Result<TokenPair, SessionError> {
-        let granted = match self.inner.tokens.refresh(token, client).await {
+        self.refreshed(self.inner.tokens.refresh(token, client).await)
+            .await
+    }
+
+    /// [`refresh`](Self::refresh) for a token that comes in a cookie, as
+    /// [`RefreshTokens::refresh_by_cookie`] says.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub async fn refresh_by_cookie(
+        &self,
+        token: &str,
+        client: Option<IpAddr>,
+    ) -> Result<TokenPair, SessionError> {
+        self.refreshed(self.inner.tokens.refresh_by_cookie(token, client).await)
+            .await
+    }
+
+    async fn refreshed(
+        &self,
+        granted: Result<Granted, RefreshError>,
+    ) -> Result<TokenPair, SessionError> {
+        let granted = match granted {
             Ok(granted) => granted,
             Err(error) => {
                 if let RefreshError::Reused(id)
@@ -278,12 +303,21 @@ impl Sessions {
         Ok(self.inner.tokens.list(subject).await?)
     }
 
-    /// Tells the deny list what the store knows of ended sessions, and lets it answer. After a
-    /// start, called until it succeeds; called again, it adds what other servers ended since.
+    /// Tells the deny list what the store knows of ended sessions, and lets it answer from then on.
+    /// After a start, called until it succeeds; called again, it adds what other servers ended
+    /// since, as [`DenyFeed`](crate::deny_feed::DenyFeed) does by itself.
     ///
     /// # Errors
     /// When the store does not answer; the deny list is then as ready as it was.
     pub async fn recover(&self) -> Result<(), SessionError> {
+        self.learn_ends().await?;
+        self.inner.deny_list.set_ready();
+        Ok(())
+    }
+
+    /// Tells the deny list what was ended since the last time, by whomever. Each time reaches back
+    /// into what the last one saw, since clocks differ and steps take time.
+    pub(crate) async fn learn_ends(&self) -> Result<(), SessionError> {
         let now = self.now();
         let known = self.inner.recovered.load(Ordering::Acquire);
         let since = match known {
@@ -291,12 +325,12 @@ impl Sessions {
             known => UnixMillis::new(known).saturating_sub(SKEW),
         };
         for (id, _) in self.inner.tokens.revoked_since(since).await? {
-            self.deny(id);
+            let denial = Denial::Session(id.to_string());
+            self.inner.deny_list.learn(&denial);
         }
         self.inner
             .recovered
             .fetch_max(now.as_millis(), Ordering::AcqRel);
-        self.inner.deny_list.set_ready();
         Ok(())
     }
 
@@ -348,6 +382,7 @@ impl Sessions {
             token,
             session,
             replayed,
+            kept,
             ..
         } = granted;
         let now = self.now();
@@ -369,6 +404,7 @@ impl Sessions {
             refresh_expires_in: session.expires_at.saturating_since(now),
             session,
             replayed,
+            kept,
         })
     }
 
@@ -376,7 +412,7 @@ impl Sessions {
     fn deny(&self, id: SessionId) {
         let deny_list = &self.inner.deny_list;
         let id = id.to_string();
-        if !deny_list.holds_session(&id) {
+        if !deny_list.holds(&Denial::Session(id.clone())) {
             deny_list.deny_session(&id);
         }
     }

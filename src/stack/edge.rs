@@ -9,7 +9,6 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -137,7 +136,7 @@ impl Turned {
         match self {
             #[cfg(feature = "cors")]
             Self::Preflight(headers) => {
-                let mut response = Response::new(B::from_bytes(Bytes::new()));
+                let mut response = Response::new(B::from_bytes(bytes::Bytes::new()));
                 *response.headers_mut() = headers;
                 response
             }

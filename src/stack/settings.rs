@@ -50,6 +50,9 @@ pub struct Settings {
     /// `DATABASE_URL` (or `_FILE`): where users and sessions are; default
     /// `sqlite://secure_api.db`. Policy: refresh tokens stored securely in a database.
     pub database_url: String,
+    /// `REDIS_URL` (or `_FILE`): the Redis or Valkey through which instances share rate limits and
+    /// tell one another of ends; default none. Policy: rate limits; logout invalidates tokens.
+    pub redis_url: Option<String>,
     /// `JWT_SECRET` and `JWT_SECRET_PREVIOUS` (or `_FILE`): bytes, each at least 32; default none,
     /// must be set in production. Policy: secrets.
     pub jwt_secrets: Option<Secrets>,
@@ -196,6 +199,7 @@ impl Default for Settings {
             bind_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000),
             public_origin: None,
             database_url: "sqlite://secure_api.db".into(),
+            redis_url: None,
             jwt_secrets: None,
             jwt_refresh_secrets: None,
             jwt_issuer: "secure_api".into(),
@@ -287,6 +291,7 @@ impl Reader<'_> {
         }
         let public_origin = self.public_origin(production);
         let database_url = self.database_url().unwrap_or(default.database_url);
+        let redis_url = self.redis_url();
         let jwt_secrets = self.secrets("JWT_SECRET", production);
         let jwt_refresh_secrets = self.secrets("JWT_REFRESH_SECRET", production);
         if let (Some(access), Some(refresh)) = (&jwt_secrets, &jwt_refresh_secrets)
@@ -299,18 +304,13 @@ impl Reader<'_> {
                 "must differ from JWT_SECRET, and so must the previous ones",
             );
         }
-        if self.text_or_file("REDIS_URL").is_some() {
-            self.fault(
-                "REDIS_URL",
-                "is not used by this version; unset it, so that nobody relies on it",
-            );
-        }
         let lowest_cost = if production { 10 } else { 4 };
         Settings {
             app_env,
             bind_addr,
             public_origin,
             database_url,
+            redis_url,
             jwt_secrets,
             jwt_refresh_secrets,
             jwt_issuer: self.word("JWT_ISSUER").unwrap_or(default.jwt_issuer),
@@ -424,6 +424,21 @@ impl Reader<'_> {
             self.fault(
                 "DATABASE_URL",
                 "takes sqlite://PATH, sqlite::memory:, postgres://… or memory:",
+            );
+        }
+        Some(url)
+    }
+
+    fn redis_url(&mut self) -> Option<String> {
+        let url = self.text_or_file("REDIS_URL")?;
+        let known = ["redis://", "rediss://", "redis+unix://"]
+            .iter()
+            .filter_map(|scheme| url.strip_prefix(scheme))
+            .any(|rest| !rest.is_empty());
+        if !known {
+            self.fault(
+                "REDIS_URL",
+                "takes redis://…, rediss://… (TLS) or redis+unix://…",
             );
         }
         Some(url)
@@ -749,11 +764,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_not_ignored() {
-        assert_eq!(
-            read(&[("REDIS_URL", "redis://db")]).unwrap_err(),
-            ["REDIS_URL"]
-        );
+    fn redis_is_somewhere() {
+        for url in [
+            "redis://cache",
+            "rediss://user:word@cache:6380/1",
+            "redis://:word@cache",
+            "redis+unix:///run/redis.sock",
+        ] {
+            let settings = read(&[("REDIS_URL", url)]).unwrap();
+            assert_eq!(settings.redis_url.as_deref(), Some(url));
+        }
+        for bad in ["cache:6379", "redis://", "http://cache", "redis:cache"] {
+            assert_eq!(read(&[("REDIS_URL", bad)]).unwrap_err(), ["REDIS_URL"]);
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ impl Display for Settings {
         line("BIND_ADDR", &self.bind_addr)?;
         line("PUBLIC_ORIGIN", &or_unset(self.public_origin.as_ref()))?;
         line("DATABASE_URL", &without_credentials(&self.database_url))?;
+        let redis = self.redis_url.as_deref().map(without_credentials);
+        line("REDIS_URL", &or_unset(redis))?;
         line("JWT_SECRET", &held(self.jwt_secrets.as_ref()))?;
         line(
             "JWT_REFRESH_SECRET",

@@ -26,6 +26,8 @@ pub(crate) enum Mistake {
     DoubleHash,
     /// Ends the sessions that were created up to now, by what they say of themselves.
     RevokeByTime,
+    /// Replaces a token whatever its age.
+    NoAge,
 }
 
 pub(crate) struct BrokenStore {
@@ -122,6 +124,7 @@ impl RefreshTokenStore for BrokenStore {
                     rotation.now = rotation.now.min(end);
                 }
             }
+            Mistake::NoAge => rotation.not_made_after = UnixMillis::MAX,
             _ => {}
         }
         let outcome = self.map.rotate(rotation).await?;

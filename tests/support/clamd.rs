@@ -1,4 +1,4 @@
-//! A clamd of its own, with one signature, where `PORTCULLIS_TEST_CLAMD` names the binary.
+//! A clamd of its own, with two signatures, where `PORTCULLIS_TEST_CLAMD` names the binary.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon that knows one word; `None` where there is no binary.
+    /// Starts a daemon that knows one word and the EICAR test file; `None` where there is no binary.
     pub async fn start() -> Option<Self> {
         let binary = std::env::var_os("PORTCULLIS_TEST_CLAMD").filter(|path| !path.is_empty());
         let Some(binary) = binary else {
@@ -39,6 +39,12 @@ impl Daemon {
         fs::write(
             database.join("test.ndb"),
             format!("Test.Marker:0:*:{word}\n"),
+        )
+        .unwrap();
+        // Its size and digest: what it is found by, also inside of other files.
+        fs::write(
+            database.join("test.hdb"),
+            "44d88612fea8a8f36de82e1278abb02f:68:Test.Eicar\n",
         )
         .unwrap();
         let path = dir.path().display();

@@ -5,6 +5,7 @@ pub mod chromium;
 #[cfg(feature = "clamd")]
 pub mod clamd;
 pub mod daemon;
+pub mod forwarder;
 #[cfg(feature = "refresh-token")]
 pub mod load;
 pub mod postgres;

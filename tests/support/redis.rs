@@ -53,6 +53,35 @@ impl Redis {
         until("Redis does not answer", || self.ask("PING") == "+PONG");
     }
 
+    /// A server that is reached on a port too, and one that copies all that happens there.
+    pub fn start_with_replica() -> Option<[(Self, u16); 2]> {
+        let [first, second] = [free_port(), free_port()];
+        let on = |port: u16| {
+            let port = port.to_string();
+            let settings = ["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"];
+            Self::start_with(&[&["--port", &port][..], &settings].concat())
+        };
+        let servers = [(on(first)?, first), (on(second)?, second)];
+        servers[1].0.follow(first);
+        Some(servers)
+    }
+
+    /// Becomes a replica of the server at a port, and waits until it holds all that is there.
+    pub fn follow(&self, port: u16) {
+        let accepted = self.ask(&format!("REPLICAOF 127.0.0.1 {port}"));
+        assert!(accepted.starts_with("+OK"), "{accepted}");
+        until("the replica does not follow", || {
+            let state = self.answer("INFO replication");
+            state.contains("master_link_status:up")
+                && offset(&state) >= offset(&answer(port, "INFO replication"))
+        });
+    }
+
+    /// Becomes a primary.
+    pub fn promote(&self) {
+        assert_eq!(self.ask("REPLICAOF NO ONE"), "+OK");
+    }
+
     /// Kills it: what is not in a file is gone.
     pub fn kill(&mut self) {
         drop(self.daemon.take());
@@ -89,13 +118,20 @@ impl Redis {
         self.dir.path().to_owned()
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("redis.sock")
     }
 
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
+}
+
+/// How much of what was written in a replication a server has.
+fn offset(state: &str) -> u64 {
+    let of = |name| state.lines().find_map(|line| line.strip_prefix(name));
+    let offset = of("slave_repl_offset:").or(of("master_repl_offset:"));
+    offset.map_or(0, |offset| offset.parse().unwrap())
 }
 
 /// Three masters, each with a third of the slots.

@@ -50,6 +50,7 @@ pub fn rotation(id: SessionId, generation: u64) -> Rotation {
         seed: Seed::from_bytes([9; 32]),
         key: KeyId::new(1),
         now: NOW,
+        not_made_after: UnixMillis::MAX,
         idle_end: NOW.saturating_add(7 * DAY),
         client: None,
     }

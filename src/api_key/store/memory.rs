@@ -187,6 +187,17 @@ impl ApiKeyStore for MemoryKeys {
         Ok(live)
     }
 
+    async fn ended_since(&self, since: UnixMillis) -> Result<Vec<ApiKeyId>, StoreError> {
+        let tables = self.tables();
+        let records = || tables.rows.values().map(|key| &key.record);
+        let revoked = records().filter(|key| key.revoked_at.is_some_and(|at| at >= since));
+        let replacing = records().filter(|key| key.created_at >= since);
+        Ok(revoked
+            .map(|key| key.id)
+            .chain(replacing.filter_map(|key| key.replaces))
+            .collect())
+    }
+
     async fn touch(&self, used: &[(ApiKeyId, UnixMillis)]) -> Result<(), StoreError> {
         let mut tables = self.tables();
         for (id, at) in used {

@@ -75,6 +75,13 @@ pub trait ApiKeyStore: Send + Sync + 'static {
         now: UnixMillis,
     ) -> impl Future<Output = Result<Vec<ApiKeyId>, StoreError>> + Send;
 
+    /// The keys that were revoked or replaced at `since` or later, in no order. How the instances of
+    /// a service that share a store learn what the others ended.
+    fn ended_since(
+        &self,
+        since: UnixMillis,
+    ) -> impl Future<Output = Result<Vec<ApiKeyId>, StoreError>> + Send;
+
     /// Notes when keys were last used. A key that is gone is passed over, a time that is earlier
     /// than what is there changes nothing.
     fn touch(
@@ -177,6 +184,13 @@ impl<S: ApiKeyStore> ApiKeyStore for Arc<S> {
         now: UnixMillis,
     ) -> impl Future<Output = Result<Vec<ApiKeyId>, StoreError>> + Send {
         (**self).revoke_subject(subject, now)
+    }
+
+    fn ended_since(
+        &self,
+        since: UnixMillis,
+    ) -> impl Future<Output = Result<Vec<ApiKeyId>, StoreError>> + Send {
+        (**self).ended_since(since)
     }
 
     fn touch(

@@ -191,6 +191,16 @@ impl ApiKeyStore for PostgresKeys {
         .await
     }
 
+    async fn ended_since(&self, since: UnixMillis) -> Result<Vec<ApiKeyId>, StoreError> {
+        let mut connection = self.connection().await?;
+        let rows = sqlx::query(ENDED_SINCE)
+            .bind(since.as_millis())
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(|row| id_of(row, 0)).collect()
+    }
+
     async fn touch(&self, used: &[(ApiKeyId, UnixMillis)]) -> Result<(), StoreError> {
         let ids: Vec<&str> = used.iter().map(|(id, _)| id.as_str()).collect();
         let times: Vec<i64> = used.iter().map(|(_, at)| at.as_millis()).collect();
@@ -287,6 +297,10 @@ CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_subject
     ON portcullis_api_keys (subject, created_at);
 CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_end
     ON portcullis_api_keys (LEAST(expires_at, revoked_at));
+CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_revocation
+    ON portcullis_api_keys (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_replacement
+    ON portcullis_api_keys (created_at) WHERE replaces IS NOT NULL;
 INSERT INTO portcullis_api_key_schema (version)
     SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM portcullis_api_key_schema);
 COMMIT;";
@@ -321,6 +335,8 @@ const REVOKE: &str = "UPDATE portcullis_api_keys SET revoked_at = $3
 const REVOKE_SUBJECT: &str = "UPDATE portcullis_api_keys SET revoked_at = $2
     WHERE subject = $1 AND revoked_at IS NULL AND expires_at > $2
     RETURNING id";
+const ENDED_SINCE: &str = "SELECT id FROM portcullis_api_keys WHERE revoked_at >= $1
+    UNION SELECT replaces FROM portcullis_api_keys WHERE replaces IS NOT NULL AND created_at >= $1";
 // In the order of the ids, so that two of these wait for one another and never both.
 const TOUCH: &str = "UPDATE portcullis_api_keys AS key
     SET last_used_at = GREATEST(key.last_used_at, used.at)

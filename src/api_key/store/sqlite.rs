@@ -140,6 +140,15 @@ impl ApiKeyStore for SqliteKeys {
         rows.iter().map(|row| id_of(row, 0)).collect()
     }
 
+    async fn ended_since(&self, since: UnixMillis) -> Result<Vec<ApiKeyId>, StoreError> {
+        let rows = sqlx::query(ENDED_SINCE)
+            .bind(since.as_millis())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(|row| id_of(row, 0)).collect()
+    }
+
     async fn touch(&self, used: &[(ApiKeyId, UnixMillis)]) -> Result<(), StoreError> {
         let _writer = self.writer.lock().await;
         let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
@@ -218,7 +227,7 @@ async fn check_version(executor: impl SqliteExecutor<'_>) -> Result<(), StoreErr
 
 const VERSION: i64 = 1;
 const BEGIN: &str = "BEGIN IMMEDIATE";
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS portcullis_api_key_schema (version INTEGER NOT NULL)",
     "INSERT INTO portcullis_api_key_schema (version)
         SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM portcullis_api_key_schema)",
@@ -241,6 +250,10 @@ const TABLES: [&str; 5] = [
         ON portcullis_api_keys (subject, created_at)",
     "CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_end
         ON portcullis_api_keys (MIN(expires_at, COALESCE(revoked_at, expires_at)))",
+    "CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_revocation
+        ON portcullis_api_keys (revoked_at) WHERE revoked_at IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS portcullis_api_keys_by_replacement
+        ON portcullis_api_keys (created_at) WHERE replaces IS NOT NULL",
 ];
 const READ_VERSION: &str = "SELECT version FROM portcullis_api_key_schema";
 const CREATE: &str = "INSERT INTO portcullis_api_keys
@@ -267,6 +280,8 @@ const REVOKE: &str = "UPDATE portcullis_api_keys SET revoked_at = ?3
 const REVOKE_SUBJECT: &str = "UPDATE portcullis_api_keys SET revoked_at = ?2
     WHERE subject = ?1 AND revoked_at IS NULL AND expires_at > ?2
     RETURNING id";
+const ENDED_SINCE: &str = "SELECT id FROM portcullis_api_keys WHERE revoked_at >= ?1
+    UNION SELECT replaces FROM portcullis_api_keys WHERE replaces IS NOT NULL AND created_at >= ?1";
 const TOUCH: &str = "UPDATE portcullis_api_keys
     SET last_used_at = MAX(?2, COALESCE(last_used_at, ?2)) WHERE id = ?1";
 const DELETE_EXPIRED: &str = "DELETE FROM portcullis_api_keys WHERE id IN (

@@ -145,6 +145,7 @@ pub(crate) fn default_provider() -> Result<&'static dyn CryptoProvider, ConfigEr
     ));
 }
 
+#[cfg(any(feature = "aws-lc-rs", feature = "rust-crypto"))]
 pub(super) fn unusable(problem: &'static str) -> ConfigError {
     ConfigError::new("key", problem)
 }

@@ -50,7 +50,8 @@ impl Leave<'_> {
         self.breaker.failures.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(self, now: Monotonic) {
+    /// Whether this was one failure too many: the one that opens the breaker, or a probe.
+    pub(super) fn failed(self, now: Monotonic) -> bool {
         let failures = &self.breaker.failures;
         let before = failures.fetch_add(1, Ordering::Relaxed).min(FAILURES * 8);
         let pause = PAUSE * (1 << before.saturating_sub(FAILURES).min(3));
@@ -59,6 +60,7 @@ impl Leave<'_> {
         let pause = pause / 2 + pause * jitter / u32::from(u16::MAX);
         let until = now.saturating_add(pause).as_nanos();
         self.breaker.open_until.store(until, Ordering::Relaxed);
+        self.is_probe || before + 1 == FAILURES
     }
 }
 
@@ -81,16 +83,15 @@ mod tests {
     fn one_call_at_a_time_tries_a_server_that_failed_thrice() {
         let breaker = Breaker::default();
         let start = Monotonic::from_nanos(0);
-        for _ in 0..3 {
-            breaker.leave(start).unwrap().failed(start);
-        }
+        let failures = [(); 3].map(|()| breaker.leave(start).unwrap().failed(start));
+        assert_eq!(failures, [false, false, true]);
         assert!(breaker.is_open());
         assert!(breaker.leave(start).is_none());
         let later = start.saturating_add(Duration::from_secs(1));
         let probe = breaker.leave(later).unwrap();
         assert!(breaker.leave(later).is_none(), "a second probe");
         drop(probe);
-        breaker.leave(later).unwrap().failed(later);
+        assert!(breaker.leave(later).unwrap().failed(later));
         assert!(breaker.leave(later).is_none());
         let later = later.saturating_add(Duration::from_secs(4));
         breaker.leave(later).unwrap().succeeded();

@@ -1,8 +1,8 @@
 -- Judges the counts of one request by the server's clock, and charges all of them when none refuses.
 --
 -- KEYS    one for each count.
--- ARGV    '1' to charge, then for each key: 's' (strict) or 'g' (GCRA), limit, window in
---         microseconds, cost, and '1' where a refusal counts.
+-- ARGV    one string: a byte that is 1 to charge, then for each key its algorithm (0 strict, 1 GCRA)
+--         and whether a refusal counts (bytes), limit (u32), window in microseconds (f64), cost (u32).
 -- Answer  four numbers for each key: 1 where it admits, units left, microseconds until there are
 --         more (refused: until the cost fits), and the stamp that a refund names.
 --
@@ -11,136 +11,109 @@
 -- is forgotten early, and the list stays short whatever the limit.
 -- A GCRA count is (theoretical arrival, period).
 
-local clock = redis.call('TIME')
-clock = clock[1] * 1000000 + clock[2]
-local charge = ARGV[1] == '1'
+-- It stands in the way of every request, so it makes few tables and calls.
 
-local function read(key)
-  local held = redis.pcall('GET', key)
-  return type(held) == 'string' and held or ''
-end
+local pack, unpack, floor, ceil, max = struct.pack, struct.unpack, math.floor, math.ceil, math.max
 
-local function freed_in(count, units)
-  for _, entry in ipairs(count.entries) do
-    units = units - entry[2]
+local time = redis.call('TIME')
+local clock = time[1] * 1000000 + time[2]
+
+-- Microseconds until so many units have left a strict count.
+local function freed_in(entries, first, all, units, span)
+  for index = first * 2, all * 2, 2 do
+    units = units - entries[index]
     if units <= 0 then
-      return entry[1] + count.span - clock
+      return entries[index - 1] + span - clock
     end
   end
-  return count.span
+  return span
 end
 
-local strict = {}
-
-function strict.judge(count, held)
-  local now, sum, entries = clock, 0, {}
-  local all = math.floor(#held / 12)
-  if all > 0 then
-    now = math.max(now, (struct.unpack('>d', held, all * 12 - 11)))
-  end
-  for index = 0, all - 1 do
-    local stamp, units = struct.unpack('>dI4', held, index * 12 + 1)
-    if stamp + count.span > now then
-      sum = sum + units
-      entries[#entries + 1] = { stamp, units }
-    end
-  end
-  count.now, count.sum, count.entries = now, sum, entries
-  return sum + count.cost <= count.limit
-end
-
-function strict.wait(count)
-  return freed_in(count, count.sum + count.cost - count.limit)
-end
-
-function strict.charge(count)
-  local entries, now = count.entries, count.now
-  local last = entries[#entries]
-  local cell = math.ceil(count.span / 15)
-  if #entries >= 16 and math.floor(last[1] / cell) == math.floor(now / cell) then
-    last[1], last[2] = now, last[2] + count.cost
-  else
-    entries[#entries + 1] = { now, count.cost }
-  end
-  count.sum = count.sum + count.cost
-  local packed = {}
-  for index, entry in ipairs(entries) do
-    packed[index] = struct.pack('>dI4', entry[1], entry[2])
-  end
-  redis.call('SET', count.key, table.concat(packed), 'PX', math.ceil((now + count.span - clock) / 1000))
-  return now
-end
-
-function strict.left(count)
-  if count.sum == 0 then
-    return count.limit, 0
-  end
-  local units = math.max(0, count.limit - count.sum)
-  return units, freed_in(count, count.sum - count.limit + units + 1)
-end
-
-local gcra = {}
-
-function gcra.judge(count, held)
-  count.period = math.max(1, math.ceil(count.span / count.limit))
-  count.full = count.period * count.limit
-  count.arrival = clock
-  if #held == 16 then
-    local arrival, period = struct.unpack('>dd', held)
-    -- A debt is kept in units when the limit has changed.
-    count.arrival = clock + math.max(0, arrival - clock) / period * count.period
-  end
-  return count.arrival + count.period * count.cost <= clock + count.full
-end
-
-function gcra.wait(count)
-  return count.arrival + count.period * count.cost - clock - count.full
-end
-
-function gcra.charge(count)
-  count.arrival = count.arrival + count.period * count.cost
-  local held = struct.pack('>dd', count.arrival, count.period)
-  redis.call('SET', count.key, held, 'PX', math.ceil((count.arrival - clock) / 1000))
-  return clock
-end
-
-function gcra.left(count)
-  local owed = count.arrival - clock
-  if owed == 0 then
-    return count.limit, 0
-  end
-  local units = math.max(0, math.floor((count.full - owed) / count.period))
-  return units, owed - (count.full - (units + 1) * count.period)
-end
-
+local terms = ARGV[1]
 local counts, refused = {}, false
-for index, key in ipairs(KEYS) do
-  local at = index * 5 - 3
-  local count = {
-    key = key,
-    by = ARGV[at] == 's' and strict or gcra,
-    limit = tonumber(ARGV[at + 1]),
-    span = tonumber(ARGV[at + 2]),
-    cost = tonumber(ARGV[at + 3]),
-  }
-  count.admits = count.by.judge(count, read(key))
-  refused = refused or (not count.admits and ARGV[at + 4] == '1')
-  counts[index] = count
+for index = 1, #KEYS do
+  local is_gcra, may_refuse, limit, span, cost = unpack('>BBI4dI4', terms, index * 18 - 16)
+  local held = redis.pcall('GET', KEYS[index])
+  if type(held) ~= 'string' then
+    held = ''
+  end
+  local admits
+  if is_gcra == 1 then
+    local period = max(1, ceil(span / limit))
+    local arrival = clock
+    if #held == 16 then
+      local was, of = unpack('>dd', held)
+      if was > clock then
+        -- A debt is kept in units when the limit has changed.
+        arrival = of == period and was or clock + (was - clock) / of * period
+      end
+    end
+    local charged = arrival + period * cost
+    admits = charged <= clock + period * limit
+    counts[index] = { admits, period, limit, arrival, charged }
+  else
+    local all, first, sum, now = floor(#held / 12), 1, 0, clock
+    local entries = {}
+    if all > 0 then
+      entries = { unpack('>' .. string.rep('dI4', all), held) }
+      now = max(now, entries[all * 2 - 1])
+      while first <= all and entries[first * 2 - 1] + span <= now do
+        first = first + 1
+      end
+      for entry = first * 2, all * 2, 2 do
+        sum = sum + entries[entry]
+      end
+    end
+    admits = sum + cost <= limit
+    counts[index] = { admits, entries, first, all, sum, now, held }
+  end
+  refused = refused or (not admits and may_refuse == 1)
 end
 
+local charge = string.byte(terms) == 1 and not refused
 local answer = {}
-for _, count in ipairs(counts) do
-  local stamp = 0
-  if charge and not refused and count.admits then
-    stamp = count.by.charge(count)
+for index = 1, #KEYS do
+  local is_gcra, _, limit, span, cost = unpack('>BBI4dI4', terms, index * 18 - 16)
+  local count = counts[index]
+  local admits = count[1]
+  local units, more_in, stamp = limit, 0, 0
+  if is_gcra == 1 then
+    local period, arrival, charged = count[2], count[4], count[5]
+    local full = period * limit
+    if charge and admits then
+      arrival, stamp = charged, clock
+      redis.call('PSETEX', KEYS[index], ceil((arrival - clock) / 1000), pack('>dd', arrival, period))
+    end
+    local owed = arrival - clock
+    if not admits then
+      units, more_in = max(0, floor((full - owed) / period)), charged - clock - full
+    elseif owed > 0 then
+      units = max(0, floor((full - owed) / period))
+      more_in = owed - (full - (units + 1) * period)
+    end
+  else
+    local entries, first, all, sum, now = count[2], count[3], count[4], count[5], count[6]
+    if charge and admits then
+      local kept, last, cell = all, all * 2 - 1, ceil(span / 15)
+      if all - first >= 15 and floor(entries[last] / cell) == floor(now / cell) then
+        kept = all - 1
+        entries[last], entries[last + 1] = now, entries[last + 1] + cost
+      else
+        all = all + 1
+        entries[all * 2 - 1], entries[all * 2] = now, cost
+      end
+      sum, stamp = sum + cost, now
+      local packed = string.sub(count[7], first * 12 - 11, kept * 12) .. pack('>dI4', now, entries[all * 2])
+      redis.call('PSETEX', KEYS[index], ceil((now + span - clock) / 1000), packed)
+    end
+    if not admits then
+      units, more_in = max(0, limit - sum), freed_in(entries, first, all, sum + cost - limit, span)
+    elseif sum > 0 then
+      units = max(0, limit - sum)
+      more_in = freed_in(entries, first, all, sum - limit + units + 1, span)
+    end
   end
-  local units, more_in = count.by.left(count)
-  if not count.admits then
-    more_in = count.by.wait(count)
-  end
-  answer[#answer + 1] = count.admits and 1 or 0
-  answer[#answer + 1] = units
-  answer[#answer + 1] = math.ceil(more_in)
-  answer[#answer + 1] = stamp
+  local to = index * 4
+  answer[to - 3], answer[to - 2], answer[to - 1], answer[to] = admits and 1 or 0, units, ceil(more_in), stamp
 end
 return answer

@@ -1,6 +1,10 @@
 //! The connection: one for a service, multiplexed, with a budget for each call.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use hkdf::Hkdf;
 use redis::{
@@ -27,10 +31,17 @@ pub struct RedisLimits {
 }
 
 struct Inner {
-    link: Link,
+    server: Server,
+    link: RwLock<Link>,
     names: Names,
     breaker: Breaker,
     denied: Denied,
+}
+
+/// What connections are made to.
+enum Server {
+    One(Box<Client>),
+    Cluster(Box<ClusterClient>),
 }
 
 #[derive(Clone)]
@@ -55,13 +66,7 @@ impl RedisLimits {
     /// When the URL cannot be read, or the server refuses its credentials.
     pub async fn connect(url: &str, secret: &Secret) -> Result<Self, ConfigError> {
         let client = Client::open(url).map_err(unusable)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(None)
-            .set_number_of_retries(0)
-            .set_max_delay(RECONNECT);
-        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(unusable)?;
-        Self::over(Link::One(manager), secret).await
+        Self::over(Server::One(Box::new(client)), secret).await
     }
 
     /// Connects to a cluster, of which `urls` name some nodes. Otherwise as
@@ -79,8 +84,7 @@ impl RedisLimits {
             .connection_timeout(CONNECT)
             .build()
             .map_err(unusable)?;
-        let connection = client.get_pending_async_connection_with_config(ClusterConfig::new());
-        Self::over(Link::Cluster(connection), secret).await
+        Self::over(Server::Cluster(Box::new(client)), secret).await
     }
 
     /// Waits for Redis no longer than `budget` for a request, instead of 100 ms.
@@ -95,7 +99,14 @@ impl RedisLimits {
         self.inner.breaker.is_open()
     }
 
-    async fn over(link: Link, secret: &Secret) -> Result<Self, ConfigError> {
+    /// Asks Redis for a sign of life, so that [`is_degraded`](Self::is_degraded) is true also where
+    /// no request asks: for a probe in the background.
+    pub async fn probe(&self, context: &Context) {
+        let _ = self.within_budget(context, self.inner.link().ping()).await;
+    }
+
+    async fn over(server: Server, secret: &Secret) -> Result<Self, ConfigError> {
+        let link = server.link().map_err(unusable)?;
         let mut key = [0; 32];
         Hkdf::<Sha256>::new(Some(b"portcullis rate limits"), secret.expose())
             .expand(b"names of keys", &mut key)
@@ -106,7 +117,8 @@ impl RedisLimits {
         }
         Ok(Self {
             inner: Arc::new(Inner {
-                link,
+                server,
+                link: RwLock::new(link),
                 names: Names::new("portcullis", &key),
                 breaker: Breaker::default(),
                 denied: Denied::new(),
@@ -130,20 +142,20 @@ impl RedisLimits {
         charge: bool,
         context: &Context,
     ) -> Result<Vec<Answer>, Away> {
-        self.within_budget(context, self.inner.link.charge(asked, charge))
+        self.within_budget(context, self.inner.link().charge(asked, charge))
             .await
     }
 
     /// Gives charges back. One that fails stands.
     pub(super) async fn refund(&self, charges: &[(Asked, u64)], context: &Context) {
         let _ = self
-            .within_budget(context, self.inner.link.refund(charges))
+            .within_budget(context, self.inner.link().refund(charges))
             .await;
     }
 
     /// Forgets counts; whether Redis did.
     pub(super) async fn forget(&self, asked: &[Asked], context: &Context) -> bool {
-        let forgotten = self.within_budget(context, self.inner.link.forget(asked));
+        let forgotten = self.within_budget(context, self.inner.link().forget(asked));
         forgotten.await.is_ok()
     }
 
@@ -160,8 +172,47 @@ impl RedisLimits {
                 Ok(answer)
             }
             Ok(Err(_)) | Err(_) => {
-                leave.failed(context.monotonic());
+                if leave.failed(context.monotonic()) {
+                    self.inner.renew_link();
+                }
                 Err(Away)
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn link(&self) -> Link {
+        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
+        link.clone()
+    }
+
+    /// A connection may stand and still be of no use: to a server that became a replica, or through
+    /// a proxy whose server is gone.
+    fn renew_link(&self) {
+        if let Ok(link) = self.server.link() {
+            *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
+        }
+    }
+}
+
+impl Server {
+    /// A connection that is opened when it is first used.
+    fn link(&self) -> RedisResult<Link> {
+        match self {
+            Self::One(client) => {
+                let config = ConnectionManagerConfig::new()
+                    .set_connection_timeout(Some(CONNECT))
+                    .set_response_timeout(None)
+                    .set_number_of_retries(0)
+                    .set_max_delay(RECONNECT);
+                ConnectionManager::new_lazy_with_config(Client::clone(client), config)
+                    .map(Link::One)
+            }
+            Self::Cluster(client) => {
+                let config = ClusterConfig::new();
+                let connection = client.get_pending_async_connection_with_config(config);
+                Ok(Link::Cluster(connection))
             }
         }
     }
@@ -185,8 +236,8 @@ impl Link {
         }
     }
 
-    async fn charge(&self, asked: &[Asked], charge: bool) -> RedisResult<Vec<Answer>> {
-        match self.clone() {
+    async fn charge(self, asked: &[Asked], charge: bool) -> RedisResult<Vec<Answer>> {
+        match self {
             Self::One(mut one) => script::charge(&mut one, asked, charge).await,
             Self::Cluster(mut cluster) => {
                 let [first, rest @ ..] = asked else {
@@ -200,7 +251,7 @@ impl Link {
         }
     }
 
-    async fn forget(&self, asked: &[Asked]) -> RedisResult<()> {
+    async fn forget(self, asked: &[Asked]) -> RedisResult<()> {
         for count in asked {
             let mut command = redis::cmd("DEL");
             command.arg(&count.name);
@@ -212,8 +263,8 @@ impl Link {
         Ok(())
     }
 
-    async fn refund(&self, charges: &[(Asked, u64)]) -> RedisResult<()> {
-        match self.clone() {
+    async fn refund(self, charges: &[(Asked, u64)]) -> RedisResult<()> {
+        match self {
             Self::One(mut one) => script::refund(&mut one, charges).await,
             Self::Cluster(mut cluster) => refund_slots(&mut cluster, charges).await,
         }

@@ -10,7 +10,7 @@
 //! 3. When Redis does not answer within the [budget](RedisLimits::with_budget) (100 ms), each policy
 //!    goes the way that its [`Outage`] says. A charge that timed out is not repeated, so it counts
 //!    once at most. After three failures Redis is left alone for a moment, then tried by a single
-//!    request.
+//!    request over a new connection: the old one may lead to a server that became a replica.
 //!
 //! What is charged while Redis is away stays in the instance's counts, so its return opens nothing:
 //! a key gets at most its limit from each instance in any window.

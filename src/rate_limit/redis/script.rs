@@ -91,15 +91,20 @@ pub(super) async fn charge(
     asked: &[Asked],
     charge: bool,
 ) -> RedisResult<Vec<Answer>> {
+    let mut terms = Vec::with_capacity(1 + asked.len() * 18);
+    terms.push(u8::from(charge));
+    for count in asked {
+        terms.extend([u8::from(!count.is_strict), u8::from(count.may_refuse)]);
+        terms.extend(count.limit.to_be_bytes());
+        terms.extend((count.span as f64).to_be_bytes());
+        terms.extend(count.cost.to_be_bytes());
+    }
     let reply: Vec<u64> = invoke(connection, &CHARGE, |command| {
         command.arg(asked.len());
         for count in asked {
             command.arg(&count.name);
         }
-        command.arg(u8::from(charge));
-        for count in asked {
-            with_terms(command, count).arg(u8::from(count.may_refuse));
-        }
+        command.arg(&terms);
     })
     .await?;
     if reply.len() != asked.len() * 4 {
@@ -125,19 +130,13 @@ pub(super) async fn refund(
             command.arg(&count.name);
         }
         for (count, stamp) in charges {
-            with_terms(command, count).arg(*stamp);
+            let algorithm = if count.is_strict { "s" } else { "g" };
+            command.arg(algorithm).arg(count.limit).arg(count.span);
+            command.arg(count.cost).arg(*stamp);
         }
     })
     .await?;
     Ok(())
-}
-
-fn with_terms<'a>(command: &'a mut Cmd, count: &Asked) -> &'a mut Cmd {
-    command
-        .arg(if count.is_strict { "s" } else { "g" })
-        .arg(count.limit)
-        .arg(count.span)
-        .arg(count.cost)
 }
 
 /// Runs a script by its digest, or whole where the server does not have it. Nothing else is

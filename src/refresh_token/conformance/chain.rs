@@ -111,6 +111,7 @@ impl Chain {
             seed: Seed::from_bytes(random()),
             key: KeyId::new(u32::from_be_bytes(random())),
             now,
+            not_made_after: UnixMillis::MAX,
             idle_end: now.saturating_add(IDLE),
             client: None,
         }
@@ -220,6 +221,7 @@ pub(super) const fn name(outcome: &RotateOutcome) -> &'static str {
     match outcome {
         RotateOutcome::Rotated(_) => "Rotated",
         RotateOutcome::Stale(..) => "Stale",
+        RotateOutcome::TooYoung(_) => "TooYoung",
         RotateOutcome::Ended(_) => "Ended",
         RotateOutcome::Expired(_) => "Expired",
         RotateOutcome::NotFound => "NotFound",

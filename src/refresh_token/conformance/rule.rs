@@ -39,6 +39,8 @@ rules! {
         "`rotate` raises the generation by one and keeps what it was given.";
     RotateIsAtomic =
         "Of many callers with one token, `rotate` lets exactly one through.";
+    YoungTokensStay =
+        "`rotate` does not replace a token that was made after the time it names, and says so.";
     StaleShowsTheWinner =
         "Whoever comes second is shown the row as the winner left it, never an older one.";
     ReplacedTokensAreStale =
@@ -90,6 +92,8 @@ rules! {
         "What is opened again holds all that was there.";
     GraceHasOneSuccessor =
         "Inside the grace window every caller gets the same successor.";
+    GraceKeepsACookie =
+        "Inside the grace window a cookie's new token is granted again, not replaced.";
     ReplayEndsTheSession =
         "A token that was replaced and comes after the grace window ends its session.";
     LateTabsAreRefusedAlone =

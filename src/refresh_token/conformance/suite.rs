@@ -88,6 +88,7 @@ impl<S: RefreshTokenStore> Suite<S> {
             TextsAreKeptApart: create::texts_are_kept_apart;
             RotateComparesAll: rotate::compares_all;
             RotateMovesOn: rotate::moves_on;
+            YoungTokensStay: rotate::young_tokens_stay;
             RotateIsAtomic: rotate::one_of_many_wins;
             StaleShowsTheWinner: rotate::losers_see_the_winner;
             ExpiryIsExact: rotate::expiry_is_exact;
@@ -109,6 +110,7 @@ impl<S: RefreshTokenStore> Suite<S> {
             ErrorsAreTyped: keep::errors_are_typed;
             HealthAnswers: keep::health_answers;
             GraceHasOneSuccessor: tokens::one_successor;
+            GraceKeepsACookie: tokens::a_cookie_is_kept;
             ReplayEndsTheSession: tokens::replay_ends_the_session;
             LateTabsAreRefusedAlone: tokens::late_tabs;
             SessionsAreCapped: tokens::sessions_are_capped;

@@ -268,6 +268,9 @@ impl RefreshTokenStore for MemoryStore {
         if lineage.generation != rotation.generation || lineage.current != rotation.presented {
             return Ok(RotateOutcome::Stale(record.clone(), *lineage));
         }
+        if lineage.is_too_young(&rotation) {
+            return Ok(RotateOutcome::TooYoung(record.clone()));
+        }
         *lineage = Lineage {
             generation: rotation.generation + 1,
             current: rotation.next,

@@ -51,7 +51,8 @@ pub trait RefreshTokenStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<CreateOutcome, StoreError>> + Send;
 
     /// Replaces the token of a session, if all of this holds at once: the session exists, was not
-    /// ended, `now` is before its end, its generation and token are those presented.
+    /// ended, `now` is before its end, its generation and token are those presented, and the token
+    /// was not made after [`Rotation::not_made_after`].
     ///
     /// Then the generation goes up by one, the presented digest becomes the previous one, the next
     /// digest, seed, key, client and time of use are kept, and the end moves to
@@ -153,6 +154,9 @@ pub struct Rotation {
     pub key: KeyId,
     /// The time.
     pub now: UnixMillis,
+    /// Up to when the presented token must have been made to be replaced; the end of time where
+    /// its age is nothing to the caller.
+    pub not_made_after: UnixMillis,
     /// When the session ends if it is not refreshed again, before the absolute end is looked at.
     pub idle_end: UnixMillis,
     /// Who asks.
@@ -176,6 +180,15 @@ pub struct Lineage {
     pub rotated_at: UnixMillis,
 }
 
+impl Lineage {
+    /// Whether `rotation` presents the current token and may not replace it yet.
+    #[must_use]
+    pub fn is_too_young(&self, rotation: &Rotation) -> bool {
+        (self.generation, self.current) == (rotation.generation, rotation.presented)
+            && self.rotated_at > rotation.not_made_after
+    }
+}
+
 /// What became of [`RefreshTokenStore::create`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -194,6 +207,8 @@ pub enum RotateOutcome {
     Rotated(SessionRecord),
     /// The session is live, and the presented token is not its current one.
     Stale(SessionRecord, Lineage),
+    /// The presented token is the current one, and was made after [`Rotation::not_made_after`].
+    TooYoung(SessionRecord),
     /// The session was ended.
     Ended(SessionRecord),
     /// The session's time is over.
@@ -211,6 +226,7 @@ impl RotateOutcome {
             None => Self::NotFound,
             Some((record, _)) if record.ended.is_some() => Self::Ended(record),
             Some((record, _)) if !record.is_live(rotation.now) => Self::Expired(record),
+            Some((record, lineage)) if lineage.is_too_young(rotation) => Self::TooYoung(record),
             Some((record, lineage)) => Self::Stale(record, lineage),
         }
     }

@@ -222,6 +222,7 @@ impl RefreshTokenStore for PostgresStore {
             .bind(i64::from(rotation.key.get()))
             .bind(rotation.idle_end.as_millis())
             .bind(rotation.client.map(|ip| ip.to_string()))
+            .bind(rotation.not_made_after.as_millis())
             .fetch_optional(&mut *connection)
             .await
             .map_err(failed)?;
@@ -407,6 +408,7 @@ const ROTATE: &str = "UPDATE portcullis_sessions
         last_used_at = $4, expires_at = LEAST($9, absolute_end), ip = COALESCE($10, ip),
         sweep_day = LEAST($9, absolute_end) / 86400000
     WHERE id = $1 AND generation = $2 AND current = $3 AND ended_at IS NULL AND expires_at > $4
+        AND last_used_at <= $11
     RETURNING id, subject, created_at, last_used_at, expires_at, absolute_end, ended_at,
         end_reason, label, user_agent, ip, generation, current, previous, seed, key_id";
 const GET: &str = "SELECT id, subject, created_at, last_used_at, expires_at, absolute_end,

@@ -93,10 +93,11 @@ if step == 'rotate' then
         return {}
     end
     local is_current = row[GENERATION] == generation and row[CURRENT] == presented
-    if not (is_current and is_live(row, now)) then
+    local idle_end, ip, not_made_after = ARGV[11], ARGV[12], ARGV[13]
+    local is_old_enough = tonumber(row[LAST_USED]) <= tonumber(not_made_after)
+    if not (is_current and is_old_enough and is_live(row, now)) then
         return { 'refused', unpack(row) }
     end
-    local idle_end, ip = ARGV[11], ARGV[12]
     row[PREVIOUS] = presented
     row[GENERATION], row[CURRENT], row[SEED], row[KEY] = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
     row[LAST_USED] = now

@@ -31,7 +31,6 @@
 //! ```
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc, LazyLock,
@@ -40,20 +39,15 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    Client, Cmd, FromRedisValue, IntoConnectionInfo as _, RedisResult, Script, ScriptInvocation,
-    ToRedisArgs,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClient,
-    cluster_async::ClusterConnection,
-};
-use tokio::{task::JoinSet, time::timeout};
+use redis::{FromRedisValue, Script, ToRedisArgs, aio::ConnectionManager};
+use tokio::task::JoinSet;
 
 use super::{
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
 };
 use crate::{
+    redis_link::{Link, One},
     refresh_token::{Device, KeyId, Seed, TokenDigest},
     secret::random,
     store_error::redis::failed,
@@ -72,12 +66,6 @@ pub struct RedisStore {
     probed: Arc<AtomicU8>,
 }
 
-#[derive(Clone)]
-enum Link {
-    One(ConnectionManager),
-    Cluster(ClusterConnection),
-}
-
 impl RedisStore {
     /// Connects to one server: `redis://`, `rediss://` (TLS) or `redis+unix://`.
     ///
@@ -87,19 +75,7 @@ impl RedisStore {
     /// [`StoreErrorKind::Lost`] when a part of what it held is gone,
     /// [`StoreErrorKind::SchemaMismatch`] when another version wrote it.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let mut address = url.into_connection_info().map_err(failed)?;
-        if cfg!(target_os = "linux") {
-            // Of a server that is cut off, TCP itself would tell after a quarter of an hour.
-            let settings = address.tcp_settings().clone();
-            address = address.set_tcp_settings(settings.set_user_timeout(CUT_OFF));
-        }
-        let client = Client::open(address).map_err(failed)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_number_of_retries(0);
-        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(failed)?;
-        Self::new(manager).await
+        Self::over(Link::to_one(url).map_err(failed)?).await
     }
 
     /// Sessions in the server behind `connection`.
@@ -107,7 +83,7 @@ impl RedisStore {
     /// # Errors
     /// Those of [`connect`](Self::connect).
     pub async fn new(connection: ConnectionManager) -> Result<Self, StoreError> {
-        Self::over(Link::One(connection)).await
+        Self::over(Link::One(One::new(connection, None))).await
     }
 
     /// Connects to a cluster, of which `urls` name some nodes. While slots move from node to node,
@@ -118,15 +94,8 @@ impl RedisStore {
     pub async fn connect_cluster<'a>(
         urls: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, StoreError> {
-        // The client would repeat a step of which it does not know whether it was done.
-        let client = ClusterClient::builder(urls)
-            .retries(0)
-            .connection_timeout(PATIENCE)
-            .response_timeout(PATIENCE)
-            .build()
-            .map_err(failed)?;
-        let connection = client.get_async_connection().await.map_err(failed)?;
-        Self::over(Link::Cluster(connection)).await
+        let link = Link::to_cluster(urls).await.map_err(failed)?;
+        Self::over(link).await
     }
 
     /// Finds the mark of the partitions, or makes one and marks them all. Of several instances that
@@ -204,60 +173,6 @@ impl RedisStore {
     }
 }
 
-impl Link {
-    /// Sessions have no time-to-live, but what stands beside them may: no policy that evicts will do.
-    async fn never_evicts(&self) -> Result<(), StoreError> {
-        let mut info = redis::cmd("INFO");
-        info.arg("memory");
-        let told: Vec<String> = match self {
-            Self::One(_) => vec![self.ask(&info).await?],
-            Self::Cluster(_) => {
-                let masters: HashMap<String, String> = self.ask(&info).await?;
-                masters.into_values().collect()
-            }
-        };
-        let is_set = |info: &String| {
-            info.lines()
-                .any(|line| line == "maxmemory_policy:noeviction")
-        };
-        if told.iter().all(is_set) {
-            return Ok(());
-        }
-        let text = "maxmemory-policy must be noeviction";
-        Err(StoreError::new(StoreErrorKind::Misconfigured).with_source(text))
-    }
-
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        in_time(async {
-            match self.clone() {
-                Self::One(mut one) => command.query_async(&mut one).await,
-                Self::Cluster(mut cluster) => command.query_async(&mut cluster).await,
-            }
-        })
-        .await
-    }
-
-    async fn run<T: FromRedisValue>(
-        &self,
-        invocation: &ScriptInvocation<'_>,
-    ) -> Result<T, StoreError> {
-        in_time(async {
-            match self.clone() {
-                Self::One(mut one) => invocation.invoke_async(&mut one).await,
-                Self::Cluster(mut cluster) => invocation.invoke_async(&mut cluster).await,
-            }
-        })
-        .await
-    }
-}
-
-async fn in_time<T>(call: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
-    match timeout(PATIENCE, call).await {
-        Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(StoreErrorKind::Timeout.into()),
-    }
-}
-
 impl RefreshTokenStore for RedisStore {
     async fn epoch(&self, subject: &str) -> Result<u64, StoreError> {
         let epoch: Vec<u8> = self.run(partition_of(subject), "epoch", subject).await?;
@@ -293,6 +208,7 @@ impl RefreshTokenStore for RedisStore {
             rotation.key.get(),
             rotation.idle_end.as_millis(),
             ip,
+            rotation.not_made_after.as_millis(),
         );
         let answer: Vec<Vec<u8>> = self.run(id.tag()[0], "rotate", arguments).await?;
         match answer.split_first() {
@@ -529,7 +445,5 @@ const KEYS: [&str; 6] = ["mark", "rows", "subjects", "epochs", "ended", "due"];
 /// Where it stands what the partitions are marked with.
 const ROOT: &str = "{portcullis:00}:store";
 const VERSION: u32 = 1;
-const PATIENCE: Duration = Duration::from_secs(2);
-const CUT_OFF: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 16;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

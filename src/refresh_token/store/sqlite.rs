@@ -25,10 +25,10 @@
 use std::{collections::BTreeSet, fmt, fs, io, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, SqliteConnection, SqlitePool,
+    ConnectOptions as _, Connection as _, Error, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     CreateOutcome, EndReason, Ended, Lineage, NewSession, RefreshTokenStore, RevokeOutcome,
@@ -42,8 +42,9 @@ use crate::{store_error::sql::failed, time::UnixMillis};
 #[derive(Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
-    /// SQLite has one writer; those of this process wait here in order, instead of polling.
-    writer: Arc<Mutex<()>>,
+    /// SQLite has one writer: those of this process wait here in order, instead of polling, for one
+    /// connection, whose pages stay warm.
+    writer: Arc<Mutex<Option<SqliteConnection>>>,
     /// A database in memory lives as long as a connection to it; the pool may close its own, as
     /// when a call is dropped in the middle.
     _keeper: Option<Arc<std::sync::Mutex<SqliteConnection>>>,
@@ -134,6 +135,19 @@ impl SqliteStore {
         transaction.commit().await.map_err(failed)
     }
 
+    /// The connection to write on, which is the pool's no more.
+    async fn writer(&self) -> Result<Writer<'_>, StoreError> {
+        let mut place = self.writer.lock().await;
+        if self.pool.is_closed() {
+            return Err(failed(Error::PoolClosed));
+        }
+        let connection = match place.take() {
+            Some(connection) => connection,
+            None => self.pool.acquire().await.map_err(failed)?.detach(),
+        };
+        Ok(Writer { place, connection })
+    }
+
     async fn row(&self, id: SessionId) -> Result<Option<(SessionRecord, Lineage)>, StoreError> {
         let row = sqlx::query(GET)
             .bind(&id.as_bytes()[..])
@@ -141,6 +155,19 @@ impl SqliteStore {
             .await
             .map_err(failed)?;
         row.as_ref().map(read).transpose()
+    }
+}
+
+/// Whose turn it is to write. A connection that was not given back, since its step failed or was
+/// dropped, is closed.
+struct Writer<'a> {
+    place: MutexGuard<'a, Option<SqliteConnection>>,
+    connection: SqliteConnection,
+}
+
+impl Writer<'_> {
+    fn give_back(mut self) {
+        *self.place = Some(self.connection);
     }
 }
 
@@ -161,7 +188,7 @@ impl RefreshTokenStore for SqliteStore {
             token,
             key,
         } = session;
-        let _writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let done = sqlx::query(CREATE)
             .bind(&record.id.as_bytes()[..])
             .bind(&record.subject)
@@ -175,9 +202,10 @@ impl RefreshTokenStore for SqliteStore {
             .bind(i64::from(key.get()))
             .bind(sweep_day(record.expires_at))
             .bind(epoch as i64)
-            .execute(&self.pool)
+            .execute(&mut writer.connection)
             .await
             .map_err(failed)?;
+        writer.give_back();
         Ok(match done.rows_affected() {
             0 => CreateOutcome::EpochMoved,
             _ => CreateOutcome::Created,
@@ -185,23 +213,30 @@ impl RefreshTokenStore for SqliteStore {
     }
 
     async fn rotate(&self, rotation: Rotation) -> Result<RotateOutcome, StoreError> {
-        let writer = self.writer.lock().await;
-        // All rows are fetched so that the statement, and with it its commit, runs to its end.
-        let rotated = sqlx::query(ROTATE)
-            .bind(&rotation.id.as_bytes()[..])
-            .bind(rotation.generation as i64)
-            .bind(&rotation.presented.as_bytes()[..])
-            .bind(rotation.now.as_millis())
-            .bind(rotation.generation.wrapping_add(1) as i64)
-            .bind(&rotation.next.as_bytes()[..])
-            .bind(&rotation.seed.as_bytes()[..])
-            .bind(i64::from(rotation.key.get()))
-            .bind(rotation.idle_end.as_millis())
-            .bind(rotation.client.map(|ip| ip.to_string()))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
-        drop(writer);
+        let mut writer = self.writer().await?;
+        let mut rotated = Vec::new();
+        for statement in [ROTATE_WITHIN_DAY, ROTATE] {
+            // All rows are fetched so that the statement, and with it its commit, runs to its end.
+            rotated = sqlx::query(statement)
+                .bind(&rotation.id.as_bytes()[..])
+                .bind(rotation.generation as i64)
+                .bind(&rotation.presented.as_bytes()[..])
+                .bind(rotation.now.as_millis())
+                .bind(rotation.generation.wrapping_add(1) as i64)
+                .bind(&rotation.next.as_bytes()[..])
+                .bind(&rotation.seed.as_bytes()[..])
+                .bind(i64::from(rotation.key.get()))
+                .bind(rotation.idle_end.as_millis())
+                .bind(rotation.client.map(|ip| ip.to_string()))
+                .bind(rotation.not_made_after.as_millis())
+                .fetch_all(&mut writer.connection)
+                .await
+                .map_err(failed)?;
+            if !rotated.is_empty() {
+                break;
+            }
+        }
+        writer.give_back();
         Ok(match rotated.first() {
             Some(row) => RotateOutcome::Rotated(read(row)?.0),
             None => RotateOutcome::refused(&rotation, self.row(rotation.id).await?),
@@ -214,16 +249,16 @@ impl RefreshTokenStore for SqliteStore {
         reason: EndReason,
         now: UnixMillis,
     ) -> Result<RevokeOutcome, StoreError> {
-        let writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let ended = sqlx::query(REVOKE)
             .bind(&id.as_bytes()[..])
             .bind(now.as_millis())
             .bind(reason.as_str())
             .bind(sweep_day(now))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut writer.connection)
             .await
             .map_err(failed)?;
-        drop(writer);
+        writer.give_back();
         if let Some(row) = ended.first() {
             return Ok(RevokeOutcome::Ended(read(row)?.0));
         }
@@ -241,8 +276,8 @@ impl RefreshTokenStore for SqliteStore {
         now: UnixMillis,
     ) -> Result<RevokedSubject, StoreError> {
         let except = except.map_or([0; 16], |id| *id.as_bytes());
-        let _writer = self.writer.lock().await;
-        let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
+        let mut writer = self.writer().await?;
+        let mut transaction = writer.connection.begin_with(BEGIN).await.map_err(failed)?;
         let epoch: i64 = sqlx::query_scalar(RAISE_EPOCH)
             .bind(subject)
             .bind(RevokedSubject::raised(0, now) as i64)
@@ -259,6 +294,7 @@ impl RefreshTokenStore for SqliteStore {
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
+        writer.give_back();
         let ended = rows
             .iter()
             .map(|row| read_id(row, 0))
@@ -302,8 +338,8 @@ impl RefreshTokenStore for SqliteStore {
     }
 
     async fn delete_expired(&self, before: UnixMillis, limit: usize) -> Result<u64, StoreError> {
-        let _writer = self.writer.lock().await;
-        let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
+        let mut writer = self.writer().await?;
+        let mut transaction = writer.connection.begin_with(BEGIN).await.map_err(failed)?;
         let subjects: Vec<String> = sqlx::query_scalar(DELETE_EXPIRED)
             .bind(before.as_millis())
             .bind(sweep_day(before))
@@ -321,6 +357,7 @@ impl RefreshTokenStore for SqliteStore {
                 .map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)?;
+        writer.give_back();
         Ok(deleted)
     }
 
@@ -403,13 +440,26 @@ const CREATE: &str = "INSERT INTO portcullis_sessions
         generation, current, key_id, sweep_day)
     SELECT ?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11
     WHERE COALESCE((SELECT epoch FROM portcullis_subjects WHERE subject = ?2), 0) = ?12";
-const ROTATE: &str = "UPDATE portcullis_sessions
+macro_rules! rotate {
+    ($set:literal, $only:literal) => {
+        concat!(
+            "UPDATE portcullis_sessions
     SET generation = ?5, previous = current, current = ?6, seed = ?7, key_id = ?8,
-        last_used_at = ?4, expires_at = MIN(?9, absolute_end), ip = COALESCE(?10, ip),
-        sweep_day = MIN(?9, absolute_end) / 86400000
+        last_used_at = ?4, expires_at = MIN(?9, absolute_end), ip = COALESCE(?10, ip)",
+            $set,
+            "
     WHERE id = ?1 AND generation = ?2 AND current = ?3 AND ended_at IS NULL AND expires_at > ?4
+        AND last_used_at <= ?11",
+            $only,
+            "
     RETURNING id, subject, created_at, last_used_at, expires_at, absolute_end, ended_at,
-        end_reason, label, user_agent, ip, generation, current, previous, seed, key_id";
+        end_reason, label, user_agent, ip, generation, current, previous, seed, key_id"
+        )
+    };
+}
+// SQLite writes an index whenever its column is set, so most rotations do without.
+const ROTATE_WITHIN_DAY: &str = rotate!("", " AND sweep_day = MIN(?9, absolute_end) / 86400000");
+const ROTATE: &str = rotate!(", sweep_day = MIN(?9, absolute_end) / 86400000", "");
 const GET: &str = "SELECT id, subject, created_at, last_used_at, expires_at, absolute_end,
         ended_at, end_reason, label, user_agent, ip, generation, current, previous, seed, key_id
     FROM portcullis_sessions WHERE id = ?1";

@@ -7,6 +7,27 @@
 //!
 //! A handler behind a streaming gate has read most of an infected file when the verdict comes. Where
 //! that is not good enough, [`Spool`](super::Spool) shows it nothing before the verdict on all.
+//!
+//! Deployment caveat: a scanner finds what its signatures know. Keep them fresh, and give its own
+//! limit of size at least the policy's.
+//!
+//! ```
+//! use portcullis::upload::{UploadPolicy, scan::{FileStream, ScanError, ScanVerdict, Scanner}};
+//!
+//! struct NothingEmpty;
+//!
+//! impl Scanner for NothingEmpty {
+//!     async fn scan(&self, mut file: FileStream) -> Result<ScanVerdict, ScanError> {
+//!         match file.chunk().await {
+//!             Some(_) => Ok(ScanVerdict::Clean),
+//!             None => Ok(ScanVerdict::Infected { name: "empty".into() }),
+//!         }
+//!     }
+//! }
+//!
+//! let policy = UploadPolicy::images().scan_with(NothingEmpty);
+//! # drop(policy);
+//! ```
 
 #[cfg(feature = "clamd")]
 mod clamd;

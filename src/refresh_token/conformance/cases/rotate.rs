@@ -52,6 +52,42 @@ pub(in super::super) async fn compares_all<S: RefreshTokenStore>(store: Arc<S>) 
     Ok(())
 }
 
+pub(in super::super) async fn young_tokens_stay<S: RefreshTokenStore>(store: Arc<S>) -> Verdict {
+    let mut now = present();
+    let mut chain = Chain::begin(&*store, &subject(), now).await?;
+    for _ in 0..3 {
+        let made = chain.lineage.rotated_at;
+        now = now.saturating_add(HOUR);
+        let mut rotation = chain.rotation(now);
+        for earlier in [1, 60_000] {
+            rotation.not_made_after = made.saturating_sub(Duration::from_millis(earlier));
+            let outcome = store.rotate(rotation.clone()).await?;
+            let wanted = RotateOutcome::TooYoung(chain.record.clone());
+            ensure_eq!(outcome, wanted, "a token that is {earlier} ms too young");
+            chain.check(&*store, now).await?;
+        }
+        let mut other = rotation.clone();
+        other.presented = digest();
+        let outcome = store.rotate(other).await?;
+        ensure!(
+            matches!(outcome, RotateOutcome::Stale(..)),
+            "another token, whatever its age: {}",
+            name(&outcome)
+        );
+        rotation.not_made_after = made;
+        rotated(store.rotate(rotation.clone()).await?)?;
+        chain = chain.after(&rotation);
+    }
+    // An end comes before an age.
+    chain.end(&*store, EndReason::Logout, now).await?;
+    let mut rotation = chain.rotation(now);
+    rotation.not_made_after = now.saturating_sub(HOUR);
+    let outcome = store.rotate(rotation).await?;
+    let wanted = RotateOutcome::Ended(chain.record.clone());
+    ensure_eq!(outcome, wanted, "an ended session's young token");
+    Ok(())
+}
+
 pub(in super::super) async fn moves_on<S: RefreshTokenStore>(store: Arc<S>) -> Verdict {
     let mut now = present();
     let mut chain = Chain::new(&subject(), now);

@@ -85,6 +85,46 @@ pub(in super::super) async fn one_successor<S: RefreshTokenStore>(store: Arc<S>)
     Ok(())
 }
 
+pub(in super::super) async fn a_cookie_is_kept<S: RefreshTokenStore>(store: Arc<S>) -> Verdict {
+    let instances = Instances::on(&store);
+    let first = instances.login().await?;
+    let by_cookie = async |granted: &Granted| {
+        let token = granted.token.expose();
+        instances.tokens[0].refresh_by_cookie(token, None).await
+    };
+    let mut current = by_cookie(&first).await?;
+    ensure!(
+        !current.kept && current.token != first.token,
+        "the first token of a session was kept"
+    );
+    for _ in 0..3 {
+        instances.advance(GRACE - SECOND);
+        let granted = together(&store, 16, |_, _| {
+            let (tokens, current) = (instances.tokens[0].clone(), current.clone());
+            async move {
+                let token = current.token.expose();
+                Ok(tokens.refresh_by_cookie(token, None).await?)
+            }
+        });
+        let granted = granted.await?;
+        let kept = |grant: &Granted| grant.kept && grant.token == current.token;
+        ensure!(granted.iter().all(kept), "a young token was replaced");
+        instances.advance(SECOND);
+        let next = by_cookie(&current).await?;
+        ensure!(
+            !next.kept && next.token != current.token,
+            "a token was kept after the window"
+        );
+        let late = by_cookie(&current).await?;
+        ensure!(
+            late.replayed && late.token == next.token,
+            "a late caller got another successor"
+        );
+        current = next;
+    }
+    Ok(())
+}
+
 pub(in super::super) async fn replay_ends_the_session<S: RefreshTokenStore>(
     store: Arc<S>,
 ) -> Verdict {

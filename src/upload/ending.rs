@@ -331,7 +331,14 @@ mod tests {
             "<!DOCTYPE html>",
             "<SVG/onload",
             "<%=",
+            "<?=",
+            "<?xml ",
             "<HtMl>",
+            "<head>",
+            "<Body ",
+            "<iframe",
+            "<OBJECT",
+            "<embed ",
         ] {
             let text = format!("{padding}{active}{padding}");
             assert_eq!(

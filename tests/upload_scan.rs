@@ -330,7 +330,8 @@ async fn nothing_is_accepted_before_its_scan() {
         let service = UploadLayer::new(policy().scan_with(words)).layer(service_fn(handler));
         let request = Request::post("/")
             .header("content-type", "multipart/form-data; boundary=B")
-            .body(Script::trickle(&form(&[word]), 20))
+            // One frame, known to be the last: it is seen to its end before the scanner has judged.
+            .body(Script::frames([form(&[word])]).with_length())
             .unwrap();
         let response = service.oneshot(request).await.unwrap();
         assert_eq!(response.status() == 200, expected, "{word}");

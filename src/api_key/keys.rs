@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::Prefix,
     context::Context,
-    deny_list::{Denial, DenyKeys, DenyList},
+    deny_list::{DenyKeys, DenyList},
     error::ConfigError,
     event::{EventKind, SecurityEvent},
     identity::{Identity, IdentityKind},
@@ -242,12 +242,13 @@ impl ApiKeys {
     }
 
     /// Tells the deny list which keys were revoked or replaced at `since` or later, by whomever.
+    #[cfg(all(feature = "jwt", feature = "refresh-token"))]
     pub(crate) async fn learn_ends(&self, since: UnixMillis) -> Result<(), StoreError> {
         let Some(deny_list) = &self.deny_list else {
             return Ok(());
         };
         for id in self.shared.store.ended_since_(since).await? {
-            deny_list.learn(&Denial::Token(id.as_str().to_owned()));
+            deny_list.learn(&crate::deny_list::Denial::Token(id.as_str().to_owned()));
         }
         Ok(())
     }

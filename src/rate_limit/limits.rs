@@ -320,6 +320,34 @@ impl fmt::Debug for Limit {
     }
 }
 
+/// Charges a request to all of `limits` when that is a matter of one slot of each and all of them
+/// admit it, and returns the tightest with `want_left`; `None` says that nothing has been
+/// charged, and that it takes [`check`] to find out more.
+pub(super) fn charge_all(
+    limits: &[Arc<Limit>],
+    extensions: &mut Extensions,
+    now: Monotonic,
+    want_left: bool,
+) -> Option<Option<Binding>> {
+    let (ip, by) = Client::at_hand(extensions)?;
+    let Kind::V4(bits) = Key::of_client(ip).0 else {
+        return None;
+    };
+    let mut noted = *by;
+    for limit in limits {
+        if !limit.is_plain || noted.has(limit.mark()) {
+            return None;
+        }
+        noted.note(limit.mark());
+    }
+    let mut run = Run::new(now, want_left);
+    if !run.charge_each(limits, Address::v4(bits), 0) {
+        return None;
+    }
+    *by = noted;
+    Some(run.binding)
+}
+
 /// Judges a request by all of `limits`, and charges all of them when none refuses.
 ///
 /// Policies that the request has been counted `by` leave it alone, and those that count it are noted
@@ -493,6 +521,26 @@ impl Run {
             // An entry for a /64 is made only after its /48 admits.
             (Some(site), own) => self.step(site, |run| run.step(own, next)),
         }
+    }
+
+    /// The same for one address of plain policies, up to the first that refuses.
+    fn charge_each(&mut self, limits: &[Arc<Limit>], address: Address, policy: usize) -> bool {
+        let Some(limit) = limits.get(policy) else {
+            return true;
+        };
+        let cost = limit.policy.cost();
+        let mut held = limit.v4.hold(address, self.now);
+        let Ok(ticket) = held.judge(None, cost) else {
+            return false;
+        };
+        let charge = self.charge_each(limits, address, policy + 1);
+        if charge {
+            held.commit(ticket, cost);
+            if self.want_left {
+                self.note(policy, held.left(None));
+            }
+        }
+        charge
     }
 
     #[inline]

@@ -214,8 +214,12 @@ impl ApiKeys {
     pub async fn revoke(&self, owner: &Identity, id: ApiKeyId) -> Result<(), ApiKeyError> {
         let now = self.context.wall();
         let revoked = self.shared.store.revoke_(id, owner.subject(), now).await;
-        // Also where the store cannot say whether it did.
-        self.forget(id);
+        match revoked {
+            // Whose key it is not must not fill the deny list.
+            Ok(false) => self.shared.cache.remove(id),
+            // Also where the store cannot say whether it did.
+            Ok(true) | Err(_) => self.forget(id),
+        }
         match revoked {
             Ok(true) => {}
             Ok(false) => return Err(ApiKeyError::NotFound),

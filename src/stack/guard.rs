@@ -501,7 +501,7 @@ impl Route {
             // The size that the head states was judged with the head.
             BodyRule::Limited(limit) => {
                 let (request, racer) =
-                    guarded::count(request, limit.counter(), limit.terms(), &self.context);
+                    guarded::watch(request, limit.counter(), limit.terms(), &self.context);
                 Ok((request, Some(racer)))
             }
             #[cfg(feature = "upload")]

@@ -314,33 +314,6 @@ impl DenyList {
         self.len() == 0
     }
 
-    /// Keeps what is denied here from now on until [`take`](Self::take) is called.
-    pub(crate) fn keep_for_others(&self) {
-        self.waiting().get_or_insert_default();
-    }
-
-    /// What was denied here since the last time.
-    pub(crate) fn take(&self) -> Vec<Denial> {
-        self.waiting()
-            .as_mut()
-            .map(|waiting| waiting.drain(..).collect())
-            .unwrap_or_default()
-    }
-
-    /// Waits until something is denied here.
-    pub(crate) async fn denied_here(&self) {
-        self.inner.outbox.wake.notified().await;
-    }
-
-    pub(crate) fn context(&self) -> &Context {
-        &self.inner.context
-    }
-
-    /// How long a denial is kept.
-    pub(crate) fn keep(&self) -> Duration {
-        self.inner.keep
-    }
-
     fn waiting(&self) -> MutexGuard<'_, Option<VecDeque<Denial>>> {
         let waiting = self.inner.outbox.waiting.lock();
         waiting.unwrap_or_else(PoisonError::into_inner)
@@ -433,6 +406,41 @@ impl fmt::Display for Denied {
 impl error::Error for Denied {}
 
 /// The first whole second that is certainly later than `at`: an `iat` has no finer grain.
+/// What a feed asks.
+#[cfg(all(feature = "jwt", feature = "refresh-token"))]
+impl DenyList {
+    pub(crate) fn context(&self) -> &Context {
+        &self.inner.context
+    }
+}
+
+/// What a feed asks that tells others.
+#[cfg(all(feature = "jwt", feature = "redis", feature = "refresh-token"))]
+impl DenyList {
+    /// Keeps what is denied here from now on until [`take`](Self::take) is called.
+    pub(crate) fn keep_for_others(&self) {
+        self.waiting().get_or_insert_default();
+    }
+
+    /// What was denied here since the last time.
+    pub(crate) fn take(&self) -> Vec<Denial> {
+        self.waiting()
+            .as_mut()
+            .map(|waiting| waiting.drain(..).collect())
+            .unwrap_or_default()
+    }
+
+    /// Waits until something is denied here.
+    pub(crate) async fn denied_here(&self) {
+        self.inner.outbox.wake.notified().await;
+    }
+
+    /// How long a denial is kept.
+    pub(crate) fn keep(&self) -> Duration {
+        self.inner.keep
+    }
+}
+
 fn second_after(at: UnixMillis) -> i64 {
     at.as_secs().saturating_add(1)
 }

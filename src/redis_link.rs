@@ -11,7 +11,7 @@ use redis::{
     Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult,
     ScriptInvocation, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig},
+    cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
 };
 use tokio::time::timeout;
@@ -21,23 +21,17 @@ use crate::store_error::{StoreError, StoreErrorKind, redis::failed};
 /// One server, or a cluster.
 #[derive(Clone)]
 pub(crate) enum Link {
-    One(One),
+    One(Arc<One>),
     Cluster(ClusterConnection),
 }
 
-#[derive(Clone)]
 pub(crate) struct One {
-    connection: Arc<RwLock<ConnectionManager>>,
+    connection: RwLock<ConnectionManager>,
     /// What makes another connection; none where the user gave the one.
     client: Option<Client>,
 }
 
 impl One {
-    pub(crate) fn new(connection: ConnectionManager, client: Option<Client>) -> Self {
-        let connection = Arc::new(RwLock::new(connection));
-        Self { connection, client }
-    }
-
     fn connection(&self) -> ConnectionManager {
         let connection = self.connection.read();
         connection.unwrap_or_else(PoisonError::into_inner).clone()
@@ -66,7 +60,19 @@ impl Link {
         }
         let client = Client::open(address)?;
         let connection = manager(client.clone())?;
-        Ok(Self::One(One::new(connection, Some(client))))
+        Ok(Self::one(connection, Some(client)))
+    }
+
+    /// Over a connection that the user gave.
+    pub(crate) fn over(connection: ConnectionManager) -> Self {
+        Self::one(connection, None)
+    }
+
+    fn one(connection: ConnectionManager, client: Option<Client>) -> Self {
+        Self::One(Arc::new(One {
+            connection: RwLock::new(connection),
+            client,
+        }))
     }
 
     /// To the cluster of which `urls` name some nodes, and one answers.
@@ -78,11 +84,13 @@ impl Link {
     }
 
     /// The same where all nodes may be away.
+    #[cfg(feature = "jwt")]
     pub(crate) fn to_cluster_lazily<'a>(
         urls: impl IntoIterator<Item = &'a str>,
     ) -> RedisResult<Self> {
         let client = cluster(urls).build()?;
-        let connection = client.get_pending_async_connection_with_config(ClusterConfig::new());
+        let connection =
+            client.get_pending_async_connection_with_config(redis::cluster::ClusterConfig::new());
         Ok(Self::Cluster(connection))
     }
 

@@ -22,6 +22,7 @@ use portcullis::{
         KeyRotation, MemoryKeys, MintedKey, NewApiKey, NotAKey, RotateOutcome, StoreError,
         StoreErrorKind, StoredKey, UsedKey,
     },
+    deny_list::Denial,
     event::{EventKind, SecurityEvent},
     time::{ManualClock, UnixMillis},
 };
@@ -228,6 +229,112 @@ async fn another_instance_feels_a_revocation_through_the_deny_list() {
 }
 
 #[tokio::test]
+async fn every_end_of_a_key_stands_in_the_deny_list_and_nothing_else_does() {
+    let house = House::new();
+    let deny_list = DenyList::since_start(&house.context, HOUR);
+    let keys = house.keys.clone().with_deny_list(deny_list.clone());
+    let denied = |id: ApiKeyId| deny_list.holds(&Denial::Token(id.as_str().to_owned()));
+    let (ada, bob) = (house.login("ada"), house.login("bob"));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(house.mint("ada").await.record().id);
+    }
+    // Who ends keys that are not his, or that nobody has, fills no list.
+    for id in [ids[0], ApiKeyId::generate()] {
+        let refused = keys.revoke(&bob, id).await;
+        assert!(matches!(refused, Err(ApiKeyError::NotFound)));
+        let refused = keys.rotate(&bob, id, HOUR).await;
+        assert!(matches!(refused, Err(ApiKeyError::NotFound)));
+        assert!(!denied(id));
+    }
+    keys.revoke(&ada, ids[0]).await.unwrap();
+    keys.rotate(&ada, ids[1], HOUR).await.unwrap();
+    let held: Vec<bool> = ids.iter().copied().map(denied).collect();
+    assert_eq!(held, [true, true, false]);
+    keys.revoke_all("ada").await.unwrap();
+    assert!(denied(ids[2]));
+}
+
+#[tokio::test]
+async fn what_is_done_with_keys_is_told() {
+    let house = House::new();
+    let ada = house.login("ada");
+    let old = house.mint("ada").await.record().id;
+    assert_eq!(house.count(EventKind::ApiKeyCreated), 1);
+    let new = house.keys.rotate(&ada, old, HOUR).await.unwrap();
+    assert_eq!(house.count(EventKind::ApiKeyRotated), 1);
+    house.keys.revoke(&ada, new.record().id).await.unwrap();
+    assert_eq!(house.count(EventKind::ApiKeyRevoked), 1);
+    house.keys.revoke_all("ada").await.unwrap();
+    assert_eq!(house.count(EventKind::ApiKeyRevoked), 2);
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_refused_and_others_hold() {
+    let house = House::new();
+    let keys = || house.keys.clone();
+    for ttl in [Duration::from_secs(59), DAY * 366 + HOUR] {
+        assert!(keys().with_ttl(ttl).is_err());
+    }
+    for most in [0, 1_001] {
+        assert!(keys().with_max_keys(most).is_err());
+    }
+    assert!(keys().with_cache(Duration::from_millis(300_001)).is_err());
+    for word in ["", "PK", "p_k", "abcdefghijklmnopq"] {
+        assert!(keys().with_brand(word).is_err());
+        assert!(ApiKeys::new(MemoryKeys::new(), word).is_err());
+    }
+    let own = keys().with_brand("acme").unwrap().with_fresh_login(HOUR);
+    let ada = house.login("ada");
+    house.clock.advance(HOUR);
+    let key = own.create(&ada, NewApiKey::new("k")).await.unwrap();
+    assert!(key.key().expose().starts_with("acme_dev_"));
+    house.clock.advance(Duration::from_millis(1));
+    let late = own.create(&ada, NewApiKey::new("k")).await;
+    assert!(matches!(late, Err(ApiKeyError::LoginTooOld)));
+}
+
+#[tokio::test]
+async fn the_layer_holds_a_key_to_its_networks_at_every_use() {
+    let house = House::new();
+    let gate = ApiKeyLayer::new(house.keys.clone()).with_context(house.context.clone());
+    let status = async |key: &MintedKey| {
+        let response = send(&gate, |request| {
+            request.header("x-api-key", key.key().expose())
+        });
+        response.await.status()
+    };
+    for (network, expected) in [
+        ("192.0.2.0/24", StatusCode::OK),
+        ("198.51.100.0/24", StatusCode::UNAUTHORIZED),
+    ] {
+        let new = NewApiKey::new("k").from_networks([network.parse().unwrap()]);
+        let key = house.keys.create(&house.login("ada"), new).await.unwrap();
+        // From the store, then from what is remembered.
+        assert_eq!(status(&key).await, expected);
+        let near: IpAddr = network.replace(".0/24", ".1").parse().unwrap();
+        let known = house.keys.verify(key.key().expose(), Some(near)).await;
+        assert!(known.is_ok());
+        assert_eq!(status(&key).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_gate_looks_at_what_it_is_for() {
+    let house = House::new();
+    let gate = ApiKeyLayer::new(house.keys.clone());
+    // A gate further out has proved who it is.
+    let known = Identity::new(IdentityKind::AccessToken, "ada");
+    let response = send(&gate, |request| request.extension(known)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let machines = gate.only_if(|head| head.uri.path().starts_with("/machines"));
+    let status = async |path: &'static str| send(&machines, |request| request.uri(path)).await;
+    assert_eq!(status("/people").await.status(), StatusCode::OK);
+    let refused = status("/machines").await.status();
+    assert_eq!(refused, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn the_store_is_not_asked_for_what_cannot_be_a_key_nor_twice_in_a_while() {
     let house = House::new();
     let key = house.mint("ada").await;
@@ -347,6 +454,9 @@ async fn a_key_allows_no_more_than_its_maker_and_what_cannot_be_used_is_refused(
         NewApiKey::new("k".repeat(65)),
         NewApiKey::new("a\nb"),
         NewApiKey::new("k").with_scopes(["a b"]),
+        NewApiKey::new("k").with_scopes(["s".repeat(65)]),
+        NewApiKey::new("k").with_scopes(["read"; 65]),
+        NewApiKey::new("k").from_networks(["192.0.2.0/24".parse().unwrap(); 33]),
         NewApiKey::new("k").with_ttl(DAY * 91),
         NewApiKey::new("k").with_ttl(Duration::from_secs(59)),
     ] {
@@ -530,7 +640,9 @@ async fn handlers_see_who_it_is_and_the_key_may_be_taken_away() {
             service_fn(move |request: Request<Full<Bytes>>| {
                 let identity = request.extensions().get::<Identity>().cloned().unwrap();
                 let used = request.extensions().get::<UsedKey>().cloned().unwrap();
-                let has_key = request.headers().contains_key("authorization");
+                let headers = request.headers();
+                let has_key =
+                    headers.contains_key("authorization") || headers.contains_key("x-api-key");
                 *seen.lock().unwrap() = Some((identity, used, has_key));
                 answer(request)
             })
@@ -538,7 +650,10 @@ async fn handlers_see_who_it_is_and_the_key_may_be_taken_away() {
         let request = Request::get("/")
             .header("authorization", format!("Bearer {}", key.key().expose()))
             .body(Full::default());
-        gate.layer(handler).oneshot(request.unwrap()).await.unwrap();
+        gate.layer(handler.clone())
+            .oneshot(request.unwrap())
+            .await
+            .unwrap();
         let (identity, used, has_key) = seen.lock().unwrap().take().unwrap();
         assert_eq!(identity.kind(), IdentityKind::ApiKey);
         assert_eq!(identity.subject(), "ada");
@@ -546,6 +661,11 @@ async fn handlers_see_who_it_is_and_the_key_may_be_taken_away() {
         assert!(identity.has_scope("read"));
         assert_eq!(identity.expires_at(), Some(key.record().expires_at));
         assert_eq!(used.limit, Some(7));
+        assert_eq!(has_key, !remove);
+        let request = Request::get("/").header("x-api-key", key.key().expose());
+        let request = request.body(Full::default()).unwrap();
+        gate.layer(handler).oneshot(request).await.unwrap();
+        let (_, _, has_key) = seen.lock().unwrap().take().unwrap();
         assert_eq!(has_key, !remove);
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use bodies::{Script, Step};
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use portcullis::{Rejection, body_limit::BodyLimitLayer, guarded::GuardedBody};
 use tokio::time::Instant;
@@ -160,4 +161,23 @@ fn what_frameworks_ask_of_it() {
     let service = BodyLimitLayer::new(1).layer(service_fn(read_all));
     shared(&service);
     sent(&service.oneshot(Request::new(Script::default())));
+}
+
+#[tokio::test]
+async fn a_counted_body_ends_where_it_ends() {
+    let handler = async |request: Request<GuardedBody<Script>>| {
+        let mut body = std::pin::pin!(request.into_body());
+        let mut left = 10;
+        while let Some(frame) = body.frame().await {
+            left -= frame.unwrap().into_data().unwrap().len() as u64;
+            assert_eq!(body.size_hint().exact(), Some(left));
+            assert_eq!(body.is_end_stream(), left == 0);
+        }
+        assert_eq!(left, 0);
+        Ok::<_, Infallible>(Answer::default())
+    };
+    let body = Script::frames(["01234", "567", "89"]).with_length();
+    let service = BodyLimitLayer::new(10).layer(service_fn(handler));
+    let response = service.oneshot(Request::post("/").body(body).unwrap());
+    assert_eq!(response.await.unwrap().status(), 200);
 }

@@ -8,6 +8,10 @@ mod support;
 use std::{
     convert::Infallible,
     net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -167,6 +171,44 @@ async fn send_slowly(policy: UploadPolicy, body: Script) -> (u16, &'static str) 
     let rejection = response.extensions().get::<Rejection>();
     let reason = rejection.map_or("", Rejection::reason);
     (response.status().as_u16(), reason)
+}
+
+/// How many scans are at the daemon at once: no more than allowed, however many wait.
+#[tokio::test]
+async fn no_more_scans_at_once_than_allowed() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let clamd = Clamd::tcp(listener.local_addr().unwrap()).max_scans(2);
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, peak) = (Arc::clone(&now), Arc::clone(&most));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (now, most) = (Arc::clone(&counted), Arc::clone(&peak));
+            tokio::spawn(async move {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                let mut command = [0; 10];
+                stream.read_exact(&mut command).await?;
+                loop {
+                    let size = stream.read_u32().await?;
+                    if size == 0 {
+                        // Others have every chance to come in now.
+                        for _ in 0..50 {
+                            tokio::task::yield_now().await;
+                        }
+                        now.fetch_sub(1, SeqCst);
+                        return stream.write_all(b"stream: OK\0").await;
+                    }
+                    let mut chunk = vec![0; size as usize];
+                    stream.read_exact(&mut chunk).await?;
+                }
+            });
+        }
+    });
+    let policy = policy(clamd);
+    let many = (0..12).map(|_| send(&policy, "clean"));
+    for outcome in futures_util::future::join_all(many).await {
+        assert_eq!(outcome, (200, ""));
+    }
+    assert_eq!(most.load(SeqCst), 2);
 }
 
 #[tokio::test]

@@ -327,13 +327,13 @@ async fn a_cluster_spreads_sessions_and_bears_the_loss_of_a_node() {
 
 #[tokio::test]
 async fn a_server_that_became_a_replica_is_left_for_the_new_one() {
-    let Some([(old, _), (new, port)]) = Redis::start_with_replica() else {
+    let Some([(old, old_port), (new, port)]) = Redis::start_with_replica() else {
         return;
     };
     let forwarder = Forwarder::to(old.socket());
     let store = RedisStore::connect(&forwarder.url()).await.unwrap();
     let id = create(&store, "user-1").await;
-    old.ask("WAIT 1 0");
+    new.follow(old_port);
     new.promote();
     old.follow(port);
     forwarder.lead_to(new.socket());

@@ -266,6 +266,9 @@ async fn a_browser_keeps_its_refresh_token_in_a_cookie() {
     let second = cookie_pair(second).await;
     let replay = api.by_cookie("/auth/refresh", &first_cookie).await;
     assert_eq!(refresh_cookie(&replay).unwrap(), second_cookie);
+    // Each use sets a new one, however young the cookie is.
+    let next = api.by_cookie("/auth/refresh", &second_cookie).await;
+    assert!(![first_cookie, second_cookie.clone()].contains(&refresh_cookie(&next).unwrap()));
 
     // Another login in the same browser takes the session's place; a failed one does not.
     let again = |password: &str| {

@@ -93,6 +93,35 @@ fn refresh_token(pair: &TokenPair) -> &str {
 }
 
 #[tokio::test]
+async fn an_end_is_known_after_a_restart_for_as_long_as_an_access_token_lives() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    let pair = sessions.start("user-1", Device::new()).await.unwrap();
+    sessions.end(refresh_token(&pair), None).await.unwrap();
+    server.clock.advance(TTL - Duration::from_secs(1));
+    let restarted = server.started().await;
+    assert!(server.check(&restarted, &pair).is_err());
+}
+
+#[tokio::test]
+async fn a_refresh_is_no_new_login() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    let begun = server.context.wall().as_secs();
+    let mut pair = sessions.start("user-1", Device::new()).await.unwrap();
+    for _ in 0..3 {
+        server.clock.advance(TTL);
+        pair = sessions.refresh(refresh_token(&pair), None).await.unwrap();
+        let keys = KeySet::from_secrets(Algorithm::HS256, &Secrets::new(server.secret.clone()));
+        let verifier = Verifier::new(keys.unwrap(), "me", "api").unwrap();
+        let token = pair.access_token.as_str();
+        let verified = verifier.verify(token, server.context.wall()).unwrap();
+        let auth_time = verified.identity().auth_time().map(UnixMillis::as_secs);
+        assert_eq!(auth_time, Some(begun));
+    }
+}
+
+#[tokio::test]
 async fn every_end_is_felt_by_access_tokens_at_once_and_after_a_restart() {
     let server = Server::new();
     let sessions = server.started().await;

@@ -5,7 +5,7 @@
 //! Every page load refreshes, and so does every tab whose access token is over; after a night all
 //! of them do at once. One request in fifty is lost, one answer in fifty too. The tabs share a
 //! cookie; their answers come in the order in which they were given, as on one connection of
-//! HTTP/2, or overtake each other, as on several.
+//! HTTP/2, or overtake each other, as on several. Each use replaces the token, or a young one stays.
 //!
 //! `cargo nextest run --features refresh-token --test session_simulator --no-capture` prints the
 //! figures.
@@ -56,7 +56,7 @@ struct Rotation {
     clock: ManualClock,
     start: UnixMillis,
     alarms: Arc<AtomicUsize>,
-    by_cookie: bool,
+    keeps_young: bool,
 }
 
 impl Rotation {
@@ -80,7 +80,7 @@ impl Rotation {
             start: clock.wall(),
             clock,
             alarms,
-            by_cookie: true,
+            keeps_young: false,
         }
     }
 }
@@ -97,7 +97,7 @@ impl Policy for Rotation {
     fn refresh(&mut self, now: Millis, token: &str, from: IpAddr) -> Answer {
         let wall = self.start.saturating_add(Duration::from_millis(now));
         self.clock.set_wall(wall);
-        let granted = match self.by_cookie {
+        let granted = match self.keeps_young {
             true => block_on(self.tokens.refresh_by_cookie(token, Some(from))),
             false => block_on(self.tokens.refresh(token, Some(from))),
         };
@@ -497,28 +497,46 @@ impl fmt::Display for Thefts {
 
 #[test]
 fn nobody_is_logged_out_but_by_a_thief() {
-    for ordered in [true, false] {
-        let (ours, refreshes) = weeks(|| Rotation::with_grace(GRACE), ordered);
-        let (strict, _) = weeks(|| Rotation::with_grace(0), ordered);
-        let (forking, _) = weeks(Forking::default, ordered);
-        let how = if ordered { "in order" } else { "overtaking" };
-        println!("{BROWSERS} browsers, {TABS} tabs, 7 days, {refreshes} refreshes, answers {how};");
-        println!("  false logouts: this crate {ours}, strict {strict}, forking {forking}");
-        assert_eq!(ours, 0);
-        assert!(refreshes > 4_000 * BROWSERS as usize);
-        assert!(strict > 100 * BROWSERS as usize);
+    let (ours, refreshes) = weeks(|| Rotation::with_grace(GRACE), true);
+    let (strict, _) = weeks(|| Rotation::with_grace(0), true);
+    let (forking, _) = weeks(Forking::default, true);
+    println!("{BROWSERS} browsers, {TABS} tabs, 7 days, {refreshes} refreshes; false logouts:");
+    println!("  this crate {ours}, strict {strict}, forking {forking}");
+    assert_eq!(ours, 0);
+    assert!(refreshes > 4_000 * BROWSERS as usize);
+    assert!(strict > 100 * BROWSERS as usize);
+}
+
+/// What the one connection is worth: on several, an answer that was overtaken puts an older token
+/// back into the cookie jar, unless a young one stays.
+#[test]
+fn answers_that_overtake_each_other_are_rarely_a_logout() {
+    for keeps_young in [false, true] {
+        let rotation = || Rotation {
+            keeps_young,
+            ..Rotation::with_grace(GRACE)
+        };
+        let (over, refreshes) = weeks(rotation, false);
+        let how = if keeps_young {
+            "a young token stays"
+        } else {
+            "each use replaces"
+        };
+        println!("answers overtake, {how}: {over} false logouts in {refreshes} refreshes");
+        assert!(over * 5_000 < refreshes);
+        assert!(over == 0 || !keeps_young);
     }
 }
 
-/// Tabs that load pages all the time: what rarely goes wrong does here, when every use of the
-/// cookie replaces its token.
+/// Tabs that load pages all the time: what rarely goes wrong does here, when each use of the cookie
+/// replaces its token.
 #[test]
 fn answers_that_overtake_each_other_put_no_older_token_back() {
-    let busy = |by_cookie| {
+    let busy = |keeps_young| {
         let mut sum = (0, 0);
         for seed in 0..BUSY {
             let policy = Rotation {
-                by_cookie,
+                keeps_young,
                 ..Rotation::with_grace(GRACE)
             };
             let mut world = World::new(policy, seed).unordered();
@@ -528,13 +546,13 @@ fn answers_that_overtake_each_other_put_no_older_token_back() {
         }
         sum
     };
-    let (ours, refreshes) = busy(true);
+    let (kept, refreshes) = busy(true);
     let (each_use, _) = busy(false);
     println!(
         "{BUSY} busy browsers, {refreshes} refreshes that overtake each other; false logouts:"
     );
-    println!("  this crate {ours}, a new token for each use {each_use}");
-    assert_eq!(ours, 0);
+    println!("  a young token stays {kept}, each use replaces {each_use}");
+    assert_eq!(kept, 0);
     assert!(each_use > 0);
 }
 

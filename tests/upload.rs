@@ -1422,3 +1422,191 @@ async fn a_form_keeps_its_length_and_trailers() {
         assert_eq!(response.status(), 200, "{compat}");
     }
 }
+
+#[tokio::test]
+async fn what_follows_the_last_boundary_is_refused_at_once() {
+    let whole = form(&[field("a", b"x")]);
+    let whole = whole.strip_suffix(b"\r\n").unwrap_or(&whole);
+    assert!(whole.ends_with(b"--"));
+    let refused = (StatusCode::BAD_REQUEST, "multipart_epilogue");
+    let cut = post(&images(), FORM, Script::frames([[whole, b"\r"].concat()])).await;
+    assert_eq!((cut.status, cut.reason), refused);
+    // Without waiting for the end of what is too much.
+    let endless = Script::frames([[whole, b"\r\nx"].concat()]).then(Step::Stall);
+    let endless = post(&images(), FORM, endless).await;
+    assert_eq!((endless.status, endless.reason), refused);
+}
+
+#[tokio::test]
+async fn trailers_come_behind_the_last_byte_without_a_length_too() {
+    let body = form(&[file("a.png", "image/png", &png(9_000))]);
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-checksum", "1".parse().unwrap());
+    let whole = body.len();
+    let handler = move |request: Request<GuardedBody<Script>>| async move {
+        let mut body = std::pin::pin!(request.into_body());
+        let mut read = 0;
+        while let Some(frame) = BodyExt::frame(&mut body).await.transpose().unwrap() {
+            match frame.into_data() {
+                Ok(data) => read += data.len(),
+                Err(_) => assert_eq!(read, whole),
+            }
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    };
+    let script = Script::trickle(&body, 700).then(Step::Trailers(trailers));
+    let request = Request::post("/").header("content-type", FORM);
+    let service = images().layer(service_fn(handler));
+    let response = service
+        .oneshot(request.body(script).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_redirect_waits_for_the_verdict_as_a_success_does() {
+    let handler = async |_: Request<GuardedBody<Script>>| {
+        let redirect = Response::builder().status(303).header("location", "/done");
+        Ok::<_, Infallible>(redirect.body(Full::<Bytes>::default()).unwrap())
+    };
+    for (content, expected) in [(png(9), 303), (b"MZ\x90\0".to_vec(), 422)] {
+        let body = Script::trickle(&form(&[file("a.png", "image/png", &content)]), 50);
+        let request = Request::post("/").header("content-type", FORM);
+        let service = images().layer(service_fn(handler));
+        let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_raw_file_that_says_it_is_too_large_reaches_no_handler() {
+    let layer = UploadLayer::new(UploadPolicy::images().raw_bodies().max_file(1_000));
+    let body = Script::frames([png(2_000)]).with_length();
+    let request = Request::put("/").header("content-type", "image/png");
+    let refused = send(&layer, request.body(body).unwrap()).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason),
+        (413, "body_too_large")
+    );
+}
+
+#[tokio::test]
+async fn what_is_said_twice_is_refused_in_compat_too() {
+    let layer = UploadLayer::new(UploadPolicy::images().compat());
+    let plain = "Content-Disposition: form-data; name=\"a\"";
+    for (head, expected) in [
+        (
+            format!("{plain}; filename=\"b.php\"; filename=\"a.png\""),
+            "disposition_malformed",
+        ),
+        (format!("{plain}; name=\"b\""), "disposition_malformed"),
+        (
+            format!("{plain}; filename*=iso-8859-1''a.png"),
+            "part_encoding",
+        ),
+        (
+            format!("{plain}\r\nContent-Transfer-Encoding: base64"),
+            "part_encoding",
+        ),
+        (
+            format!(
+                "{plain}\r\nContent-Transfer-Encoding: 8bit\r\nContent-Transfer-Encoding: binary"
+            ),
+            "part_encoding",
+        ),
+    ] {
+        assert_eq!(
+            status(&layer, &[part(&head, b"x")]).await,
+            (400, expected),
+            "{head}"
+        );
+    }
+    let twice = post(
+        &layer,
+        "multipart/form-data; boundary=A; boundary=B",
+        Script::frames([form(&[field("a", b"x")])]),
+    );
+    let twice = twice.await;
+    assert_eq!(
+        (twice.status.as_u16(), twice.reason),
+        (400, "content_type_malformed")
+    );
+    let strict =
+        format!("{plain}\r\nContent-Transfer-Encoding: 8bit\r\nContent-Transfer-Encoding: 8bit");
+    let strict = status(&images(), &[part(&strict, b"x")]).await;
+    assert_eq!(strict, (400, "part_head_malformed"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_written_anew_has_no_stated_length() {
+    let handler = async |request: Request<GuardedBody<Script>>| {
+        let length = request.headers().get("content-length").cloned();
+        request.into_body().collect().await.unwrap();
+        assert_eq!(length, None);
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    };
+    let body = form(&[field("a", b"x")]);
+    let request = Request::post("/")
+        .header("content-type", FORM)
+        .header("content-length", body.len());
+    let service = UploadLayer::new(UploadPolicy::images().compat()).layer(service_fn(handler));
+    let request = request.body(Script::frames([body]).with_length()).unwrap();
+    assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_short_body_is_no_bomb_and_none_is_packed_twice() {
+    let body = form(&[field("a", &[b'x'; 3_000])]);
+    let policy = UploadPolicy::images().accept_gzip(1);
+    let packed = gzip(&body);
+    let (status, reason, _) = encoded(policy.clone(), "gzip", Script::frames([packed])).await;
+    assert_eq!((status, reason), (200, ""));
+    let twice = Request::post("/")
+        .header("content-type", FORM)
+        .header("content-encoding", "gzip")
+        .header("content-encoding", "gzip");
+    let twice = twice.body(Script::frames([gzip(&gzip(&body))])).unwrap();
+    assert_eq!(send(&UploadLayer::new(policy), twice).await.status, 415);
+}
+
+#[test]
+fn heads_that_are_almost_of_a_type() {
+    let holds = |media_type: &str, head: &[u8]| {
+        let test = portcullis::upload::TypeDetector::test_for(&Signatures, media_type);
+        test.unwrap().holds(head)
+    };
+    let text = "application/vnd.oasis.opendocument.text";
+    let mut document = vec![0; 30];
+    document[..4].copy_from_slice(b"PK\x03\x04");
+    document[18] = text.len() as u8;
+    document[26] = 8;
+    document.extend(b"mimetype");
+    document.extend(text.bytes());
+    assert!(holds(text, &document));
+    // Compressed, of another size, with an extra field.
+    for at in [8, 18, 28] {
+        let mut other = document.clone();
+        other[at] ^= 1;
+        assert!(!holds(text, &other), "{at}");
+    }
+
+    assert!(holds("image/webp", b"RIFF\x04\0\0\0WEBPVP8 "));
+    assert!(!holds("image/webp", b"MZxx\x04\0\0\0WEBPVP8 "));
+    assert!(!holds("text/plain", b"ab\x7f"));
+
+    // A tar of before POSIX: told by its sum.
+    let mut tar = vec![0; 1_024];
+    tar[..5].copy_from_slice(b"a.txt");
+    tar[100..107].copy_from_slice(b"0000644");
+    tar[148..156].copy_from_slice(b"        ");
+    let sum: u32 = tar[..512].iter().map(|byte| u32::from(*byte)).sum();
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    assert!(holds("application/x-tar", &tar));
+    assert!(!holds("application/x-tar", &tar[..511]));
+    for (at, byte) in [(0, b'b'), (500, 1), (148, b'x')] {
+        let mut other = tar.clone();
+        other[at] = byte;
+        assert!(!holds("application/x-tar", &other), "{at}");
+    }
+}

@@ -302,3 +302,41 @@ async fn a_slow_scanner_slows_the_client_and_holds_no_more_than_a_frame() {
     assert_eq!(status, 200);
     assert!(start.elapsed().as_secs() as usize >= total - 1);
 }
+
+/// The one signal to act on comes after the scans, not with the body's last byte.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_accepted_before_its_scan() {
+    for (word, expected) in [("fine", true), ("EVIL", false)] {
+        let told = Arc::new(Mutex::new(None));
+        let teller = Arc::clone(&told);
+        let handler = move |request: Request<GuardedBody<Script>>| {
+            let upload = CheckedUpload::of(Head::of(&request)).unwrap();
+            let teller = Arc::clone(&teller);
+            // It outlives a handler that is dropped.
+            let waiting = tokio::spawn(async move {
+                let accepted = upload.accepted().await.is_ok();
+                *teller.lock().unwrap() = Some(accepted);
+            });
+            async move {
+                let _ = request.into_body().collect().await;
+                waiting.await.unwrap();
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            }
+        };
+        let words = Words {
+            pause: Duration::from_secs(1),
+            ..Words::new()
+        };
+        let service = UploadLayer::new(policy().scan_with(words)).layer(service_fn(handler));
+        let request = Request::post("/")
+            .header("content-type", "multipart/form-data; boundary=B")
+            // One frame, known to be the last: it is seen to its end before the scanner has judged.
+            .body(Script::frames([form(&[word])]).with_length())
+            .unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status() == 200, expected, "{word}");
+        drop(response);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(*told.lock().unwrap(), Some(expected), "{word}");
+    }
+}

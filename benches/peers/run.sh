@@ -26,6 +26,9 @@ main() {
     if [[ " ${gates[*]} " == *" stack "* ]] && command -v npm >/dev/null; then
         install_express >&2
     fi
+    if command -v redis-server >/dev/null; then
+        export PORTCULLIS_TEST_REDIS=${PORTCULLIS_TEST_REDIS:-$(command -v redis-server)}
+    fi
     table=$(mktemp)
     # Expanded here: at the exit this function and its variables are gone.
     trap "rm -f '$table'" EXIT

@@ -327,8 +327,10 @@ mod tests {
             Err(NotAKey::Environment)
         );
         let id = ApiKeyId::generate();
-        let digest = |environment| ApiKeyDigest::of(environment, id, b"secret");
-        assert_ne!(digest("staging"), digest("prod"));
+        let digest = |environment, id| ApiKeyDigest::of(environment, id, b"secret");
+        assert_eq!(digest("prod", id), digest("prod", id));
+        assert_ne!(digest("prod", id), digest("proc", id));
+        assert_ne!(digest("prod", id), digest("prod", ApiKeyId::generate()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::Prefix,
     context::Context,
-    deny_list::{Denial, DenyKeys, DenyList},
+    deny_list::{DenyKeys, DenyList},
     error::ConfigError,
     event::{EventKind, SecurityEvent},
     identity::{Identity, IdentityKind},
@@ -214,8 +214,12 @@ impl ApiKeys {
     pub async fn revoke(&self, owner: &Identity, id: ApiKeyId) -> Result<(), ApiKeyError> {
         let now = self.context.wall();
         let revoked = self.shared.store.revoke_(id, owner.subject(), now).await;
-        // Also where the store cannot say whether it did.
-        self.forget(id);
+        match revoked {
+            // Whose key it is not must not fill the deny list.
+            Ok(false) => self.shared.cache.remove(id),
+            // Also where the store cannot say whether it did.
+            Ok(true) | Err(_) => self.forget(id),
+        }
         match revoked {
             Ok(true) => {}
             Ok(false) => return Err(ApiKeyError::NotFound),
@@ -242,12 +246,13 @@ impl ApiKeys {
     }
 
     /// Tells the deny list which keys were revoked or replaced at `since` or later, by whomever.
+    #[cfg(all(feature = "jwt", feature = "refresh-token"))]
     pub(crate) async fn learn_ends(&self, since: UnixMillis) -> Result<(), StoreError> {
         let Some(deny_list) = &self.deny_list else {
             return Ok(());
         };
         for id in self.shared.store.ended_since_(since).await? {
-            deny_list.learn(&Denial::Token(id.as_str().to_owned()));
+            deny_list.learn(&crate::deny_list::Denial::Token(id.as_str().to_owned()));
         }
         Ok(())
     }

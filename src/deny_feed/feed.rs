@@ -1,10 +1,12 @@
 //! What fills a deny list with the ends of others.
 
+#[cfg(feature = "api-key")]
+use std::sync::atomic::AtomicI64;
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -44,8 +46,10 @@ struct Inner {
 #[derive(Default)]
 struct Seen {
     store_is_up: AtomicBool,
+    #[cfg(feature = "redis")]
     redis_is_up: AtomicBool,
     /// Up to when the ends of API keys are known, in Unix milliseconds; 0 before the first time.
+    #[cfg(feature = "api-key")]
     keys_read: AtomicI64,
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Cell {
     reads_on: bool,
     /// Whether there is a verdict, readable without the lock.
     refused: AtomicBool,
+    /// Whether the body was checked to its end, or its transport failed.
+    ended: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -45,8 +47,6 @@ struct State {
     verdict: Option<Rejection>,
     /// The response is out, or nobody waits for it.
     over: bool,
-    /// The body was checked to its end, or its transport failed.
-    ended: bool,
     /// The future has an answer and waits for the end.
     held: bool,
     /// The watched body, once its reader let go of it.
@@ -67,6 +67,7 @@ impl Cell {
                 http1: head.version < Version::HTTP_2,
             },
             refused: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -127,7 +128,7 @@ impl Cell {
     pub(super) fn end(&self) {
         let waker = {
             let mut state = self.lock();
-            state.ended = true;
+            self.ended.store(true, Ordering::Release);
             if state.held {
                 state.future.take()
             } else {
@@ -143,7 +144,7 @@ impl Cell {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.lock().ended
+        self.ended.load(Ordering::Acquire)
     }
 
     /// The reader lets go of a body that has not ended.

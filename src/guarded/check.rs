@@ -16,6 +16,9 @@ use crate::rejection::Rejection;
 /// Bytes go on in the order in which they came. What a check keeps back it returns later, and says
 /// in `withheld`, so that the body's length stays exact.
 pub(crate) trait BodyCheck: Send + 'static {
+    /// Whether the end is judged too; else a body is not asked at each frame whether it was the last.
+    const JUDGES_END: bool = true;
+
     /// Judges the next bytes where that can be told at a glance: `true` lets all of them go on as they
     /// are, `false` asks `data`.
     fn glance(&mut self, data: &Bytes) -> bool {

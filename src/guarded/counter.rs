@@ -20,6 +20,8 @@ impl Counter {
 }
 
 impl BodyCheck for Counter {
+    const JUDGES_END: bool = false;
+
     #[inline]
     fn glance(&mut self, data: &Bytes) -> bool {
         match self.left.checked_sub(data.len() as u64) {

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -115,6 +115,8 @@ impl Pacer {
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whom it wakes, once that is so.
+    waker: Option<Waker>,
 }
 
 impl Timer {
@@ -127,13 +129,21 @@ impl Timer {
         };
         if sleep.deadline() > due {
             sleep.as_mut().reset(due);
+            self.waker = None;
         }
-        loop {
-            std::task::ready!(sleep.as_mut().poll(cx));
+        // It is not asked again whom it wakes already.
+        let known = self.waker.as_ref();
+        if known.is_some_and(|known| known.will_wake(cx.waker())) && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.waker = None;
+        while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= due {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(due);
         }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 }

@@ -252,7 +252,7 @@ where
         if !this.waits() {
             *this.inbox = Some(match this.inner.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    if !this.inner.is_end_stream()
+                    if !(C::JUDGES_END && this.inner.is_end_stream())
                         && let Some(data) = frame.data_ref()
                         && this.check.glance(data)
                     {
@@ -281,7 +281,8 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.settled && self.released.is_empty() && self.behind.is_empty() && !self.check.has_work()
+        let ended = self.settled || (!C::JUDGES_END && self.inner.is_end_stream());
+        ended && self.released.is_empty() && self.behind.is_empty() && !self.check.has_work()
     }
 
     fn is_raw_end(&self) -> bool {

@@ -18,7 +18,7 @@ use super::{
         refused_values,
     },
     handle::Handle,
-    limits::{Binding, Decision, Limit, Outcome, Receipt, Refused, check},
+    limits::{Binding, Decision, Limit, Outcome, Receipt, Refused, charge_all, check},
     policy::Policy,
     service::RateLimit,
     window::Left,
@@ -165,6 +165,9 @@ impl RateLimitLayer {
         request: &mut Request<A>,
         now: Monotonic,
     ) -> Result<Admitted, Rejection> {
+        if let Some(binding) = self.config.charge_all(request.extensions_mut(), now) {
+            return Ok(self.admitted_plainly(binding));
+        }
         let before = CountedBy::of(request.extensions());
         let mut by = before;
         let admitted = self.check(Head::of(request), now, &mut by)?;
@@ -199,9 +202,16 @@ impl RateLimitLayer {
     /// What the layer's only policy leaves.
     #[inline]
     pub(super) fn admitted_alone(&self, left: Left) -> Admitted {
-        let after = self.config.fields.map(|_| After {
+        let binding = |_| Binding { policy: 0, left };
+        self.admitted_plainly(self.config.fields.map(binding))
+    }
+
+    /// What there is to do for a request that nothing can be given back to.
+    #[inline]
+    fn admitted_plainly(&self, binding: Option<Binding>) -> Admitted {
+        let after = binding.map(|binding| After {
             config: Arc::clone(&self.config),
-            binding: Some(Binding { policy: 0, left }),
+            binding: Some(binding),
             receipts: None,
         });
         Admitted { after }
@@ -419,6 +429,15 @@ impl Config {
             }
             _ => None,
         }
+    }
+
+    /// Charges a request to several policies, as [`charge_all`] does.
+    #[inline]
+    fn charge_all(&self, extensions: &mut Extensions, now: Monotonic) -> Option<Option<Binding>> {
+        if self.limits.len() < 2 || self.only_if.is_some() {
+            return None;
+        }
+        charge_all(&self.limits, extensions, now, self.has_fields())
     }
 
     /// The refusal by the only policy.

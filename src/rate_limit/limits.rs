@@ -320,6 +320,34 @@ impl fmt::Debug for Limit {
     }
 }
 
+/// Charges a request to all of `limits` when that is a matter of one slot of each and all of them
+/// admit it, and returns the tightest with `want_left`; `None` says that nothing has been
+/// charged, and that it takes [`check`] to find out more.
+pub(super) fn charge_all(
+    limits: &[Arc<Limit>],
+    extensions: &mut Extensions,
+    now: Monotonic,
+    want_left: bool,
+) -> Option<Option<Binding>> {
+    let (ip, by) = Client::at_hand(extensions)?;
+    let Kind::V4(bits) = Key::of_client(ip).0 else {
+        return None;
+    };
+    let mut noted = *by;
+    for limit in limits {
+        if !limit.is_plain || noted.has(limit.mark()) {
+            return None;
+        }
+        noted.note(limit.mark());
+    }
+    let mut run = Run::new(now, want_left);
+    if !run.charge_each(limits, Address::v4(bits), 0) {
+        return None;
+    }
+    *by = noted;
+    Some(run.binding)
+}
+
 /// Judges a request by all of `limits`, and charges all of them when none refuses.
 ///
 /// Policies that the request has been counted `by` leave it alone, and those that count it are noted
@@ -495,6 +523,26 @@ impl Run {
         }
     }
 
+    /// The same for one address of plain policies, up to the first that refuses.
+    fn charge_each(&mut self, limits: &[Arc<Limit>], address: Address, policy: usize) -> bool {
+        let Some(limit) = limits.get(policy) else {
+            return true;
+        };
+        let cost = limit.policy.cost();
+        let mut held = limit.v4.hold(address, self.now);
+        let Ok(ticket) = held.judge(None, cost) else {
+            return false;
+        };
+        let charge = self.charge_each(limits, address, policy + 1);
+        if charge {
+            held.commit(ticket, cost);
+            if self.want_left {
+                self.note(policy, held.left(None));
+            }
+        }
+        charge
+    }
+
     #[inline]
     fn step(&mut self, step: Step<'_>, next: impl FnOnce(&mut Self) -> bool) -> bool {
         let policy = &step.limit.policy;
@@ -629,9 +677,20 @@ mod tests {
                 let left = |limit: &Arc<Limit>| limit.left(key, at).units;
                 let (before, left_before) = (dump(&limits), limits.iter().map(left));
                 let left_before: Vec<_> = left_before.collect();
-                let mut by = CountedBy::default();
-                let head = Head::of(&request);
-                let decision = check(&limits, head, at, true, &mut by, |_| {});
+                // The short way says nothing, and charges nothing, where it does not admit.
+                let charged = charge_all(&limits, request.extensions_mut(), at, true);
+                let mut by = CountedBy::of(request.extensions());
+                let decision = match charged {
+                    Some(binding) => Decision::Admitted(Outcome {
+                        binding,
+                        receipts: Vec::new(),
+                        shadowed: false,
+                    }),
+                    None => {
+                        prop_assert_eq!(dump(&limits), &before[..]);
+                        check(&limits, Head::of(&request), at, true, &mut by, |_| {})
+                    }
+                };
                 match decision {
                     Decision::Admitted(_) => {
                         for (limit, before) in limits.iter().zip(left_before) {

@@ -29,10 +29,11 @@
 //! 5.2.2.3, RFC 7009 (any token ends its grant), RFC 5869 (a subkey for each use).
 //!
 //! A browser that keeps the token in a cookie keeps the one that arrived last, and on several
-//! connections answers overtake each other. [`refresh_by_cookie`](RefreshTokens::refresh_by_cookie)
-//! therefore replaces a token once in a grace window: no answer that is given meanwhile can put an
-//! older one back. A thief who uses the cookie in that time gets an access token and no successor,
-//! and is found at the next rotation like any other.
+//! connections answers overtake each other: now and then an older token comes back, and ends the
+//! session. Where that must not be, [`refresh_by_cookie`](RefreshTokens::refresh_by_cookie)
+//! replaces a token once in a grace window: no answer that is given meanwhile can put an older one
+//! back. A thief who uses the cookie in that time gets an access token and no successor, and is
+//! found at the next rotation like any other.
 //!
 //! Deployment caveat: tabs that keep the token by other means, such as `localStorage`, refresh it
 //! one after the other (`navigator.locks`), or store what is older over what is newer.

@@ -276,7 +276,8 @@ impl RefreshTokens {
         self.count(self.trade(token, client, Carrier::Client).await)
     }
 
-    /// [`refresh`](Self::refresh) for a token that comes in a cookie.
+    /// [`refresh`](Self::refresh) for a token that comes in a cookie, where it need not be replaced
+    /// at each use.
     ///
     /// The requests of several tabs share a cookie, and on several connections their answers
     /// overtake each other: one that sets an older token after a newer one would leave the older

@@ -52,12 +52,11 @@ use crate::{
 /// The first two take the refresh token as `{"refresh_token": …}` in a JSON body (415 for another
 /// type, 400 for what is not JSON, 422 for other members, 413 above 16 KiB, 408 after 10 s) or, with
 /// [`with_cookie`](Self::with_cookie), in the cookie `__Host-refresh`; a refresh is answered the way
-/// it was asked. A cookie that was set less than a grace window ago stays as it is, so that answers
-/// which overtake each other cannot put an older one back
-/// ([`refresh_by_cookie`](crate::refresh_token::RefreshTokens::refresh_by_cookie)). Tokens in both places, or the cookie twice, are 400. Another method is 405. What is
-/// wrong with the token is told as [`SessionError`] says; when the store does not answer that is 503
-/// with `Retry-After`, and cookies stay. A 401 takes the cookie away only when the session of its
-/// token is over for sure.
+/// it was asked, and sets the new token in the cookie unless
+/// [`with_kept_cookie`](Self::with_kept_cookie) says otherwise. Tokens in both places, or the cookie
+/// twice, are 400. Another method is 405. What is wrong with the token is told as [`SessionError`]
+/// says; when the store does not answer that is 503 with `Retry-After`, and cookies stay. A 401
+/// takes the cookie away only when the session of its token is over for sure.
 ///
 /// The others go by the [`Identity`] of an access token, so [`JwtLayer`](crate::jwt::JwtLayer)
 /// stands around them; without one they answer 401, to an API key 403. Times in the list are Unix
@@ -97,6 +96,7 @@ pub struct SessionEndpoints {
 struct Config {
     sessions: Sessions,
     cookie: RefreshCookie,
+    keeps_cookie: bool,
     clear_site_data: Option<HeaderValue>,
 }
 
@@ -108,6 +108,7 @@ impl SessionEndpoints {
             config: Arc::new(Config {
                 sessions,
                 cookie: RefreshCookie::default(),
+                keeps_cookie: false,
                 clear_site_data: Some(CACHE_AND_STORAGE),
             }),
         }
@@ -121,6 +122,22 @@ impl SessionEndpoints {
     #[cfg(feature = "csrf")]
     pub fn with_cookie(self, csrf: CsrfPolicy) -> Self {
         self.with(|config| config.cookie = RefreshCookie::guarded_by(csrf))
+    }
+
+    /// Leaves the cookie as it is when its token is younger than the grace window: the refresh is
+    /// 200 with a new access token and no `Set-Cookie`
+    /// ([`refresh_by_cookie`](crate::refresh_token::RefreshTokens::refresh_by_cookie)).
+    ///
+    /// For browsers whose tabs refresh over several HTTP/1.1 connections, where answers overtake
+    /// each other: one that sets an older token after a newer one leaves a token in the browser that
+    /// ends the session once the window is over.
+    ///
+    /// It costs the rule that each use of the cookie replaces the token, on which a client may
+    /// count: a token works as often as it is presented until the window after its making is over.
+    /// A copy of it is found at the next rotation, as ever.
+    #[cfg(feature = "csrf")]
+    pub fn with_kept_cookie(self) -> Self {
+        self.with(|config| config.keeps_cookie = true)
     }
 
     /// Sets what browsers forget at a logout, or that they are told nothing. The directive
@@ -334,7 +351,7 @@ impl Config {
         match task {
             Task::Refresh => {
                 let Presented { token, by_cookie } = self.presented(request).await?;
-                let refreshed = match by_cookie {
+                let refreshed = match by_cookie && self.keeps_cookie {
                     true => self.sessions.refresh_by_cookie(&token, client).await,
                     false => self.sessions.refresh(&token, client).await,
                 };

@@ -144,8 +144,8 @@ impl Sessions {
             .await
     }
 
-    /// [`refresh`](Self::refresh) for a token that comes in a cookie, as
-    /// [`RefreshTokens::refresh_by_cookie`] says.
+    /// [`refresh`](Self::refresh) for a token that comes in a cookie and need not be replaced at
+    /// each use, as [`RefreshTokens::refresh_by_cookie`] says.
     ///
     /// # Errors
     /// As [`refresh`](Self::refresh).

@@ -234,6 +234,10 @@ mod tests {
                 "text/plain; charset=utf-8; charset=utf-16",
                 Err(Fault::PartEncoding),
             ),
+            (
+                "text/plain; charset=utf-16; charset=utf-8",
+                Err(Fault::PartEncoding),
+            ),
             ("multipart/mixed; boundary=x", Err(Fault::PartHead)),
             ("multipart/mixed", Err(Fault::PartHead)),
             ("message/rfc822", Err(Fault::PartHead)),

@@ -90,13 +90,16 @@ mod media;
 #[cfg(feature = "object-store")]
 pub mod object_store;
 mod package;
+mod pairs;
 mod parasite;
 mod part;
+mod picture;
 mod policy;
 pub mod scan;
 mod service;
 mod spool;
 mod svg;
+mod text;
 mod walk;
 
 #[allow(unused_imports)]

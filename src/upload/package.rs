@@ -452,8 +452,12 @@ mod tests {
     const KIND: Kind = Kind::Office(WORD);
 
     fn verdict(file: &[u8]) -> Result<(), Fault> {
+        verdict_as(KIND, file)
+    }
+
+    fn verdict_as(kind: Kind, file: &[u8]) -> Result<(), Fault> {
         let verdicts = [file.len().max(1), 1, 3, 16, 100].map(|piece| {
-            let mut package = Package::new(KIND);
+            let mut package = Package::new(kind);
             for piece in file.chunks(piece) {
                 package.feed(piece)?;
             }
@@ -546,7 +550,10 @@ mod tests {
             ("another list", at(end + 16, &inner.to_le_bytes())),
             ("a shorter list", at(end + 12, &[1, 0, 0, 0])),
             ("fewer entries", at(end + 10, &[1, 0])),
+            ("fewer entries of this disk", at(end + 8, &[1, 0])),
             ("another disk", at(end + 4, &[1, 0])),
+            ("encrypted", at(6, &[1, 0])),
+            ("packed otherwise", at(8, &[12, 0])),
             (
                 "another place of an entry",
                 at(list + 42, &inner.to_le_bytes()),
@@ -633,10 +640,101 @@ mod tests {
                 of("document.&#109;acroEnabled.main+xml", "word/x"),
                 Fault::Content,
             ),
+            (of("nothing", "word/document.xml"), Fault::TypeMismatch),
             (zip(&[("a.txt", "x")], true, true), Fault::Content),
         ] {
             assert_eq!(verdict(&file), Err(expected));
         }
+    }
+
+    #[test]
+    fn open_documents_are_what_their_manifest_says() {
+        const TEXT: &str = "application/vnd.oasis.opendocument.text";
+        let root = |media_type: &str| {
+            format!("<m:file-entry m:full-path=\"/\" m:media-type=\"{media_type}\"/>")
+        };
+        let of = |manifest: &str, more: &str| {
+            let entries = [("META-INF/manifest.xml", manifest), (more, "x")];
+            verdict_as(Kind::Open(TEXT), &zip(&entries, false, true))
+        };
+        let plain = root(TEXT);
+        assert_eq!(of(&plain, "content.xml"), Ok(()));
+        for (manifest, more, expected) in [
+            (
+                root("application/vnd.oasis.opendocument.text-template"),
+                "a",
+                Fault::TypeMismatch,
+            ),
+            (
+                root("application/vnd.oasis.opendocument.spreadsheet"),
+                "a",
+                Fault::TypeMismatch,
+            ),
+            (format!("{plain}{}", root("x/y")), "a", Fault::Content),
+            (String::new(), "a", Fault::Content),
+            (format!("{plain}<m:encryption-data/>"), "a", Fault::Content),
+            (
+                format!("{plain}<m:file-entry m:full-path=\"&#47;\"/>"),
+                "a",
+                Fault::Content,
+            ),
+            (
+                format!("{plain}<m:file-entry m:full-path='/'/>"),
+                "a",
+                Fault::Content,
+            ),
+            (format!("<!-- -->{plain}"), "a", Fault::Content),
+            (plain.clone(), "Basic/Standard/Module1.xml", Fault::Macros),
+            (plain.clone(), "Scripts/python/a.py", Fault::Macros),
+        ] {
+            assert_eq!(of(&manifest, more), Err(expected), "{manifest} {more}");
+        }
+    }
+
+    /// A zip whose end was made true again after its list was changed.
+    fn relisted(file: &[u8], list_at: usize, list: &[u8], entries: u8) -> Vec<u8> {
+        let mut changed = [&file[..list_at], list, b"PK\x05\x06\0\0\0\0"].concat();
+        changed.extend([entries, 0, entries, 0]);
+        changed.extend((list.len() as u32).to_le_bytes());
+        changed.extend((list_at as u32).to_le_bytes());
+        changed.extend([0, 0]);
+        changed
+    }
+
+    #[test]
+    fn a_true_end_does_not_hide_what_readers_split_on() {
+        let types = types(WORD);
+        let name = "[Content_Types].xml";
+        for second in [name, "hidden"] {
+            let file = zip(&[(name, &types), (second, &types)], false, false);
+            let list_at = memchr::memmem::find(&file, b"PK\x01\x02").unwrap();
+            let next = memchr::memmem::rfind(&file, b"PK\x01\x02").unwrap();
+            let end = file.len() - 22;
+            let whole = relisted(&file, list_at, &file[list_at..end], 2);
+            assert_eq!(whole, file);
+            // The list names one of two.
+            for list in [&file[list_at..next], &file[next..end]] {
+                let one = relisted(&file, list_at, list, 1);
+                assert_eq!(verdict(&one), Err(Fault::Content), "{second}");
+            }
+        }
+        // A second name, in the entry alone.
+        let file = zip(&[(name, &types)], false, false);
+        let list_at = memchr::memmem::find(&file, b"PK\x01\x02").unwrap();
+        let list = file[list_at..file.len() - 22].to_vec();
+        for (extra, expected) in [(b"zz\x01\0a", Ok(())), (b"up\x01\0a", Err(Fault::Content))] {
+            let mut entry = file[..list_at].to_vec();
+            entry[28] = 5;
+            entry.splice(30 + name.len()..30 + name.len(), extra.iter().copied());
+            let changed = relisted(&entry, entry.len(), &list, 1);
+            assert_eq!(verdict(&changed), expected);
+        }
+        // A size behind the data that is not the data's.
+        let mut file = zip(&[(name, &types)], true, true);
+        assert_eq!(verdict(&file), Ok(()));
+        let behind = memchr::memmem::find(&file, b"PK\x07\x08").unwrap();
+        file[behind + 8] ^= 1;
+        assert_eq!(verdict(&file), Err(Fault::Content));
     }
 
     #[test]

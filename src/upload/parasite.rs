@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use super::fault::Fault;
+use super::{fault::Fault, pairs::pairs};
 
 /// Looks for a second file in one that passes as a picture or a document.
 #[derive(Debug)]
@@ -63,35 +63,29 @@ impl Parasites {
     }
 
     fn look(&mut self, data: &[u8], from: u64) -> Result<(), Fault> {
-        for at in memmem::find_iter(data, b"PK\x05\x06") {
-            if data
-                .get(at..at + END_RECORD as usize)
-                .is_some_and(is_end_record)
-            {
-                self.zip_at = Some(from + at as u64);
-            }
-        }
         let begins = |text: &[u8], word: &[u8]| {
             let head = text.get(..word.len());
             head.is_some_and(|head| head.eq_ignore_ascii_case(word))
         };
         let (picture, near) = (self.picture, SNIFFED.saturating_sub(from));
-        let script = |at: usize| {
+        for at in pairs(data, begins_second) {
             let text = &data[at..];
-            match text.get(1) {
+            let stacked = match text[1] {
+                b'K' => {
+                    let record = text.get(..END_RECORD as usize);
+                    if record.is_some_and(is_end_record) {
+                        self.zip_at = Some(from + at as u64);
+                    }
+                    false
+                }
                 // An interpreter looks for it everywhere.
-                Some(b'?') => {
-                    begins(text, b"<?php") && (picture || text.get(5).is_some_and(is_space))
-                }
+                b'?' => begins(text, b"<?php") && (picture || text.get(5).is_some_and(is_space)),
                 // A browser looks for a page at the beginning.
-                Some(b'!' | b's' | b'S' | b'h' | b'H') => {
-                    (picture || (at as u64) < near) && PAGES.iter().any(|word| begins(text, word))
-                }
-                _ => false,
+                _ => (picture || (at as u64) < near) && PAGES.iter().any(|word| begins(text, word)),
+            };
+            if stacked {
+                return Err(Fault::Stacked);
             }
-        };
-        if memchr::memchr_iter(b'<', data).any(script) {
-            return Err(Fault::Stacked);
         }
         if !picture {
             return Ok(());
@@ -105,9 +99,16 @@ impl Parasites {
     }
 }
 
+/// Whether a zip's record, a program or a page may begin with these.
+fn begins_second(first: u8, second: u8) -> bool {
+    let lower = second | 0x20;
+    let tag = (second == b'?') | (second == b'!') | (lower == b's') | (lower == b'h');
+    ((first == b'<') & tag) | ((first == b'P') & (second == b'K'))
+}
+
 /// An end record of one disk, with as many entries here as in all.
 fn is_end_record(record: &[u8]) -> bool {
-    record[4..8] == [0; 4] && record[8..10] == record[10..12]
+    record.starts_with(b"PK\x05\x06") && record[4..8] == [0; 4] && record[8..10] == record[10..12]
 }
 
 fn is_space(byte: &u8) -> bool {

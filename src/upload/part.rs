@@ -340,6 +340,8 @@ mod tests {
             &["Content-Disposition: Form-Data; name=\"a\""],
             &["Content-Disposition: form-data"],
             &["Content-Disposition: form-data; name=\"\""],
+            &["Content-Disposition: form-data; name=\"a\\b\""],
+            &["Content-Disposition: form-data; name=\"a\tb\""],
             &["Content-Disposition: form-data; name=a"],
             &["Content-Disposition: form-data; name='a'"],
             &["Content-Disposition: form-data; NAME=\"a\""],

@@ -174,7 +174,7 @@ impl UploadPolicy {
     pub fn allow_svg(mut self) -> Self {
         let known = Known::of(SVG).filter(|_| self.allowed(SVG).is_none());
         self.types
-            .extend(known.map(|known| AllowedType::new(SVG, TypeTest::new(known.test))));
+            .extend(known.map(|known| AllowedType::new(SVG, known.type_test())));
         self
     }
 

@@ -154,6 +154,7 @@ mod tests {
             "<?xml version=\"1.0\" encoding=\"UTF-7\"?><svg>",
             "<?xml version=\"1.0\"",
             "<!DOCTYPE svg [<!ENTITY a \"b\">]><svg>",
+            "<!DOCTYPE svg [ ]><svg>",
             "<!DOCTYPE html><html>",
         ] {
             assert!(!is_svg(head), "{head}");

@@ -316,7 +316,9 @@ impl Walk {
             self.hold.truncate(before);
             self.set_undecided(0);
             if matches!(self.state, State::Open) {
-                let data = self.hold.split().freeze();
+                // A few bytes: copied, `hold` stays as it is for the next.
+                let data = Bytes::copy_from_slice(&self.hold);
+                self.hold.clear();
                 judge.data(&data)?;
                 out.push(data);
             } else {
@@ -422,20 +424,20 @@ impl Walk {
 
 /// How many of the last bytes may be the beginning of a boundary, with its line end or without.
 fn undecided_tail(data: &[u8], delimiter: &[u8]) -> usize {
-    let from = data.len().saturating_sub(delimiter.len() + 1);
-    let last = &data[from..];
-    let begins = |at: &usize| {
-        let tail = &last[*at..];
-        let tail = match tail {
-            [b'\r'] => return true,
-            [b'\r', b'\n', rest @ ..] => rest,
-            rest => rest,
-        };
-        delimiter.starts_with(tail)
+    let Some(&last) = data.last() else {
+        return 0;
     };
-    memchr::memchr2_iter(b'\r', b'-', last)
-        .find(begins)
-        .map_or(0, |at| last.len() - at)
+    // The longest beginning that ends here; a whole boundary would have been found.
+    let longest = data.len().min(delimiter.len() - 1);
+    let begun = memchr::memrchr_iter(last, &delimiter[..longest])
+        .map(|at| at + 1)
+        .find(|&length| data.ends_with(&delimiter[..length]))
+        .unwrap_or(0);
+    match &data[..data.len() - begun] {
+        [.., b'\r', b'\n'] => begun + 2,
+        [.., b'\r'] if begun == 0 => 1,
+        _ => begun,
+    }
 }
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";

@@ -23,6 +23,7 @@ pub(crate) trait Erased: Send + Sync {
     fn rotate_<'a>(&'a self, rotation: KeyRotation) -> Call<'a, RotateOutcome>;
     fn revoke_<'a>(&'a self, id: ApiKeyId, subject: &'a str, now: UnixMillis) -> Call<'a, bool>;
     fn revoke_subject_<'a>(&'a self, subject: &'a str, now: UnixMillis) -> Call<'a, Vec<ApiKeyId>>;
+    #[cfg(all(feature = "jwt", feature = "refresh-token"))]
     fn ended_since_<'a>(&'a self, since: UnixMillis) -> Call<'a, Vec<ApiKeyId>>;
     fn touch_<'a>(&'a self, used: &'a [(ApiKeyId, UnixMillis)]) -> Call<'a, ()>;
     fn delete_expired_<'a>(&'a self, before: UnixMillis, limit: usize) -> Call<'a, u64>;
@@ -63,6 +64,7 @@ impl<S: ApiKeyStore> Erased for S {
         ))
     }
 
+    #[cfg(all(feature = "jwt", feature = "refresh-token"))]
     fn ended_since_<'a>(&'a self, since: UnixMillis) -> Call<'a, Vec<ApiKeyId>> {
         Box::pin(timed("api_keys", "ended_since", self.ended_since(since)))
     }

@@ -115,7 +115,9 @@ impl Log {
         let tick = now / self.tick;
         let skipped = slot.len().saturating_sub(limit as usize);
         let counted = slot.get(skipped..).unwrap_or_default();
-        let expired = counted.partition_point(|stamp| age(tick, *stamp) >= i64::from(self.span));
+        // All of them, without a branch for each: they are few, and sorted.
+        let is_expired = |stamp: &&u32| age(tick, **stamp) >= i64::from(self.span);
+        let expired = counted.iter().filter(is_expired).count();
         let more_in = counted.get(expired).map_or(0, |stamp| {
             let free = tick.saturating_add_signed(i64::from(self.span) - age(tick, *stamp));
             free.saturating_mul(self.tick) - now

@@ -225,7 +225,6 @@ impl Ring {
     /// Nanoseconds until anything is forgotten.
     #[inline]
     fn first_wait(&self, slot: &[u32], now: u64, segment: u64) -> u64 {
-        let kept = SEGMENTS - gap(slot, segment).min(SEGMENTS);
         let oldest = (segment as u32).wrapping_add(1) % SEGMENTS;
         let step = match slot.get(COUNTS..) {
             Some(&[a, b, c, d]) => {
@@ -233,9 +232,12 @@ impl Ring {
                 let counts = counts.fold(0, |all, word| all << u32::BITS | u128::from(word));
                 counts.rotate_right(oldest * 8).trailing_zeros() / 8
             }
-            _ => (0..kept)
-                .find(|step| self.count(slot, (oldest + step) % SEGMENTS) > 0)
-                .unwrap_or(kept),
+            _ => {
+                // One bit for each segment, without a branch for each.
+                let used = |index| u16::from(self.count(slot, index) > 0) << index;
+                let used = (0..SEGMENTS).fold(0, |all, index| all | used(index));
+                used.rotate_right(oldest).trailing_zeros()
+            }
         };
         let free = segment + 1 + u64::from(step);
         free.saturating_mul(self.segment).saturating_sub(now)

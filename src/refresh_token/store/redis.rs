@@ -47,7 +47,7 @@ use super::{
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
 };
 use crate::{
-    redis_link::{Link, One},
+    redis_link::Link,
     refresh_token::{Device, KeyId, Seed, TokenDigest},
     secret::random,
     store_error::redis::failed,
@@ -83,7 +83,7 @@ impl RedisStore {
     /// # Errors
     /// Those of [`connect`](Self::connect).
     pub async fn new(connection: ConnectionManager) -> Result<Self, StoreError> {
-        Self::over(Link::One(One::new(connection, None))).await
+        Self::over(Link::over(connection)).await
     }
 
     /// Connects to a cluster, of which `urls` name some nodes. While slots move from node to node,

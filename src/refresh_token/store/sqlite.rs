@@ -54,7 +54,9 @@ impl SqliteStore {
     /// Sessions in the database behind `pool`; makes the tables where they are missing.
     ///
     /// A database in memory is gone with its last connection, and a pool closes connections: for
-    /// one, use [`in_memory`](Self::in_memory).
+    /// one, use [`in_memory`](Self::in_memory). The connection that writes is taken out of the pool
+    /// at the first write, so the database has one connection more than the pool's most; and behind
+    /// a bare `:memory:`, where each connection has a database of its own, reads would find no tables.
     ///
     /// # Errors
     /// [`StoreErrorKind::SchemaMismatch`] when the tables are of another version.

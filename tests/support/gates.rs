@@ -357,7 +357,7 @@ fn identified() -> Ask {
     request
 }
 
-/// A picture of 64 KiB.
+/// A picture of 64 KiB, whose data is as good as noise.
 fn upload() -> Ask {
     thread_local! {
         static BODY: Bytes = {
@@ -365,9 +365,13 @@ fn upload() -> Ask {
                 Content-Type: image/gif\r\n\r\n";
             let mut body = head.as_bytes().to_vec();
             body.extend(b"GIF89a\x01\0\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02");
+            let mut state = 1_u32;
             while body.len() < 64 * 1_024 {
                 body.push(255);
-                body.extend([0x5a; 255]);
+                body.extend((0..255).map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                }));
             }
             body.extend(b"\0;\r\n--B--\r\n");
             body.into()

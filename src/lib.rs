@@ -104,7 +104,10 @@ pub mod password;
 pub mod problem;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
-#[cfg(all(feature = "redis", feature = "refresh-token"))]
+#[cfg(all(
+    feature = "redis",
+    any(feature = "rate-limit", feature = "refresh-token")
+))]
 mod redis_link;
 #[cfg(feature = "refresh-token")]
 pub mod refresh_token;

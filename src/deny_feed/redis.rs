@@ -7,15 +7,15 @@ use std::{
     time::Duration,
 };
 
-use redis::Script;
+use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
 use crate::{
     deny_list::{Denial, DenyList},
     error::ConfigError,
     event::{EventKind, SecurityEvent},
-    redis_link::Link,
-    store_error::{StoreError, StoreErrorKind, redis::failed},
+    redis_link::{Link, Times},
+    store_error::{StoreError, StoreErrorKind},
     time::Monotonic,
 };
 
@@ -54,12 +54,7 @@ impl RedisFeed {
     /// (`maxmemory-policy` is not `noeviction`). The same found later is an event, and the feed
     /// counts as away.
     pub async fn connect(url: &str) -> Result<Self, ConfigError> {
-        let link = Link::to_one(url);
-        Self::over(
-            link.map_err(failed)
-                .map_err(|_| unusable("cannot be read"))?,
-        )
-        .await
+        Self::over(Link::to_one(url, Times::PATIENT)).await
     }
 
     /// Connects to a cluster, of which `urls` name some nodes. Otherwise as
@@ -70,15 +65,11 @@ impl RedisFeed {
     pub async fn connect_cluster<'a>(
         urls: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, ConfigError> {
-        let link = Link::to_cluster_lazily(urls);
-        Self::over(
-            link.map_err(failed)
-                .map_err(|_| unusable("cannot be read"))?,
-        )
-        .await
+        Self::over(Link::to_cluster(urls, Times::PATIENT)).await
     }
 
-    async fn over(link: Link) -> Result<Self, ConfigError> {
+    async fn over(link: RedisResult<Link>) -> Result<Self, ConfigError> {
+        let link = link.map_err(|_| unusable("cannot be read"))?;
         let is_refused = |error: &StoreError| error.kind() == StoreErrorKind::Misconfigured;
         let pong = link.ask::<String>(&redis::cmd("PING")).await;
         if pong.as_ref().is_err_and(is_refused) {

@@ -50,7 +50,7 @@ for index = 1, #KEYS do
     end
     local charged = arrival + period * cost
     admits = charged <= clock + period * limit
-    counts[index] = { admits, period, limit, arrival, charged }
+    counts[index] = { admits, period, arrival, charged }
   else
     local all, first, sum, now = floor(#held / 12), 1, 0, clock
     local entries = {}
@@ -78,7 +78,7 @@ for index = 1, #KEYS do
   local admits = count[1]
   local units, more_in, stamp = limit, 0, 0
   if is_gcra == 1 then
-    local period, arrival, charged = count[2], count[4], count[5]
+    local period, arrival, charged = count[2], count[3], count[4]
     local full = period * limit
     if charge and admits then
       arrival, stamp = charged, clock

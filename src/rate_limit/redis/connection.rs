@@ -1,18 +1,9 @@
 //! The connection: one for a service, multiplexed, with a budget for each call.
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use hkdf::Hkdf;
-use redis::{
-    Client, ErrorKind, RedisError, RedisResult,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::{ClusterClient, ClusterConfig},
-    cluster_async::ClusterConnection,
-};
+use redis::{ErrorKind, RedisError, RedisResult};
 use sha2::Sha256;
 use tokio::time::timeout;
 
@@ -21,7 +12,12 @@ use super::{
     denied::Denied,
     script::{self, Answer, Asked, Names},
 };
-use crate::{context::Context, error::ConfigError, secret::Secret};
+use crate::{
+    context::Context,
+    error::ConfigError,
+    redis_link::{Connection, Link, Times},
+    secret::Secret,
+};
 
 /// Redis or Valkey as the keeper of rate limits. A cheap clone; one for a service.
 #[derive(Clone)]
@@ -31,23 +27,10 @@ pub struct RedisLimits {
 }
 
 struct Inner {
-    server: Server,
-    link: RwLock<Link>,
+    link: Link,
     names: Names,
     breaker: Breaker,
     denied: Denied,
-}
-
-/// What connections are made to.
-enum Server {
-    One(Box<Client>),
-    Cluster(Box<ClusterClient>),
-}
-
-#[derive(Clone)]
-enum Link {
-    One(ConnectionManager),
-    Cluster(ClusterConnection),
 }
 
 /// Redis said nothing that can be used.
@@ -65,8 +48,7 @@ impl RedisLimits {
     /// # Errors
     /// When the URL cannot be read, or the server refuses its credentials.
     pub async fn connect(url: &str, secret: &Secret) -> Result<Self, ConfigError> {
-        let client = Client::open(url).map_err(unusable)?;
-        Self::over(Server::One(Box::new(client)), secret).await
+        Self::over(Link::to_one(url, TIMES), secret).await
     }
 
     /// Connects to a cluster, of which `urls` name some nodes. Otherwise as
@@ -78,13 +60,7 @@ impl RedisLimits {
         urls: impl IntoIterator<Item = &'a str>,
         secret: &Secret,
     ) -> Result<Self, ConfigError> {
-        // The client would repeat a charge of which it does not know whether it was done.
-        let client = ClusterClient::builder(urls)
-            .retries(0)
-            .connection_timeout(CONNECT)
-            .build()
-            .map_err(unusable)?;
-        Self::over(Server::Cluster(Box::new(client)), secret).await
+        Self::over(Link::to_cluster(urls, TIMES), secret).await
     }
 
     /// Waits for Redis no longer than `budget` for a request, instead of 100 ms.
@@ -102,23 +78,22 @@ impl RedisLimits {
     /// Asks Redis for a sign of life, so that [`is_degraded`](Self::is_degraded) is true also where
     /// no request asks: for a probe in the background.
     pub async fn probe(&self, context: &Context) {
-        let _ = self.within_budget(context, self.inner.link().ping()).await;
+        let _ = self.within_budget(context, ping(self.connection())).await;
     }
 
-    async fn over(server: Server, secret: &Secret) -> Result<Self, ConfigError> {
-        let link = server.link().map_err(unusable)?;
+    async fn over(link: RedisResult<Link>, secret: &Secret) -> Result<Self, ConfigError> {
+        let link = link.map_err(unusable)?;
         let mut key = [0; 32];
         Hkdf::<Sha256>::new(Some(b"portcullis rate limits"), secret.expose())
             .expand(b"names of keys", &mut key)
             .expect("HKDF fills 32 bytes");
-        match timeout(CONNECT * 2, link.ping()).await {
+        match timeout(CONNECT * 2, ping(link.connection())).await {
             Ok(Err(error)) if is_refusal(&error) => return Err(unusable(error)),
             _ => {}
         }
         Ok(Self {
             inner: Arc::new(Inner {
-                server,
-                link: RwLock::new(link),
+                link,
                 names: Names::new("portcullis", &key),
                 breaker: Breaker::default(),
                 denied: Denied::new(),
@@ -142,21 +117,24 @@ impl RedisLimits {
         charge: bool,
         context: &Context,
     ) -> Result<Vec<Answer>, Away> {
-        self.within_budget(context, self.inner.link().charge(asked, charge))
-            .await
+        let call = judge(self.connection(), asked, charge);
+        self.within_budget(context, call).await
     }
 
     /// Gives charges back. One that fails stands.
     pub(super) async fn refund(&self, charges: &[(Asked, u64)], context: &Context) {
-        let _ = self
-            .within_budget(context, self.inner.link().refund(charges))
-            .await;
+        let call = refund(self.connection(), charges);
+        let _ = self.within_budget(context, call).await;
     }
 
     /// Forgets counts; whether Redis did.
     pub(super) async fn forget(&self, asked: &[Asked], context: &Context) -> bool {
-        let forgotten = self.within_budget(context, self.inner.link().forget(asked));
-        forgotten.await.is_ok()
+        let call = forget(self.connection(), asked);
+        self.within_budget(context, call).await.is_ok()
+    }
+
+    fn connection(&self) -> Connection {
+        self.inner.link.connection()
     }
 
     async fn within_budget<T>(
@@ -173,46 +151,9 @@ impl RedisLimits {
             }
             Ok(Err(_)) | Err(_) => {
                 if leave.failed(context.monotonic()) {
-                    self.inner.renew_link();
+                    self.inner.link.renew();
                 }
                 Err(Away)
-            }
-        }
-    }
-}
-
-impl Inner {
-    fn link(&self) -> Link {
-        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-        link.clone()
-    }
-
-    /// A connection may stand and still be of no use: to a server that became a replica, or through
-    /// a proxy whose server is gone.
-    fn renew_link(&self) {
-        if let Ok(link) = self.server.link() {
-            *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
-        }
-    }
-}
-
-impl Server {
-    /// A connection that is opened when it is first used.
-    fn link(&self) -> RedisResult<Link> {
-        match self {
-            Self::One(client) => {
-                let config = ConnectionManagerConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(None)
-                    .set_number_of_retries(0)
-                    .set_max_delay(RECONNECT);
-                ConnectionManager::new_lazy_with_config(Client::clone(client), config)
-                    .map(Link::One)
-            }
-            Self::Cluster(client) => {
-                let config = ClusterConfig::new();
-                let connection = client.get_pending_async_connection_with_config(config);
-                Ok(Link::Cluster(connection))
             }
         }
     }
@@ -227,54 +168,47 @@ impl fmt::Debug for RedisLimits {
     }
 }
 
-impl Link {
-    async fn ping(&self) -> RedisResult<()> {
-        let ping = redis::cmd("PING");
-        match self.clone() {
-            Self::One(mut one) => ping.query_async(&mut one).await,
-            Self::Cluster(mut cluster) => ping.query_async(&mut cluster).await,
-        }
-    }
+async fn ping(mut connection: Connection) -> RedisResult<()> {
+    redis::cmd("PING").query_async(&mut connection).await
+}
 
-    async fn charge(self, asked: &[Asked], charge: bool) -> RedisResult<Vec<Answer>> {
-        match self {
-            Self::One(mut one) => script::charge(&mut one, asked, charge).await,
-            Self::Cluster(mut cluster) => {
-                let [first, rest @ ..] = asked else {
-                    return Ok(Vec::new());
-                };
-                if rest.iter().all(|count| count.tag == first.tag) {
-                    return script::charge(&mut cluster, asked, charge).await;
-                }
-                charge_slots(&mut cluster, asked, charge).await
-            }
+async fn judge(
+    mut connection: Connection,
+    asked: &[Asked],
+    charge: bool,
+) -> RedisResult<Vec<Answer>> {
+    let [first, rest @ ..] = asked else {
+        return Ok(Vec::new());
+    };
+    let is_one_slot = rest.iter().all(|count| count.tag == first.tag);
+    match connection {
+        Connection::Cluster(_) if !is_one_slot => {
+            charge_slots(&mut connection, asked, charge).await
         }
+        _ => script::charge(&mut connection, asked, charge).await,
     }
+}
 
-    async fn forget(self, asked: &[Asked]) -> RedisResult<()> {
-        for count in asked {
-            let mut command = redis::cmd("DEL");
-            command.arg(&count.name);
-            let _: u64 = match self.clone() {
-                Self::One(mut one) => command.query_async(&mut one).await?,
-                Self::Cluster(mut cluster) => command.query_async(&mut cluster).await?,
-            };
-        }
-        Ok(())
+async fn refund(mut connection: Connection, charges: &[(Asked, u64)]) -> RedisResult<()> {
+    match connection {
+        Connection::One(_) => script::refund(&mut connection, charges).await,
+        Connection::Cluster(_) => refund_slots(&mut connection, charges).await,
     }
+}
 
-    async fn refund(self, charges: &[(Asked, u64)]) -> RedisResult<()> {
-        match self {
-            Self::One(mut one) => script::refund(&mut one, charges).await,
-            Self::Cluster(mut cluster) => refund_slots(&mut cluster, charges).await,
-        }
+async fn forget(mut connection: Connection, asked: &[Asked]) -> RedisResult<()> {
+    for count in asked {
+        let mut command = redis::cmd("DEL");
+        command.arg(&count.name);
+        let _: u64 = command.query_async(&mut connection).await?;
     }
+    Ok(())
 }
 
 /// Charges counts of several slots: asks all first, so that a refusal charges none, and gives back
 /// what was charged when one refuses after all.
 async fn charge_slots(
-    cluster: &mut ClusterConnection,
+    cluster: &mut Connection,
     asked: &[Asked],
     charge: bool,
 ) -> RedisResult<Vec<Answer>> {
@@ -296,7 +230,7 @@ async fn charge_slots(
 }
 
 async fn ask_slots(
-    cluster: &mut ClusterConnection,
+    cluster: &mut Connection,
     asked: &[Asked],
     charge: bool,
 ) -> RedisResult<Vec<Answer>> {
@@ -307,10 +241,7 @@ async fn ask_slots(
     Ok(answers)
 }
 
-async fn refund_slots(
-    cluster: &mut ClusterConnection,
-    charges: &[(Asked, u64)],
-) -> RedisResult<()> {
+async fn refund_slots(cluster: &mut Connection, charges: &[(Asked, u64)]) -> RedisResult<()> {
     for slot in charges.chunk_by(|(one, _), (next, _)| one.tag == next.tag) {
         script::refund(cluster, slot).await?;
     }
@@ -337,4 +268,8 @@ fn is_refusal(error: &RedisError) -> bool {
 
 const BUDGET: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(1);
-const RECONNECT: Duration = Duration::from_millis(200);
+const TIMES: Times = Times {
+    connect: CONNECT,
+    answer: None,
+    reconnect: Duration::from_millis(200),
+};

@@ -47,7 +47,7 @@ use super::{
     RevokedSubject, RotateOutcome, Rotation, SessionId, SessionRecord, StoreError, StoreErrorKind,
 };
 use crate::{
-    redis_link::Link,
+    redis_link::{Link, Times},
     refresh_token::{Device, KeyId, Seed, TokenDigest},
     secret::random,
     store_error::redis::failed,
@@ -75,7 +75,7 @@ impl RedisStore {
     /// [`StoreErrorKind::Lost`] when a part of what it held is gone,
     /// [`StoreErrorKind::SchemaMismatch`] when another version wrote it.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        Self::over(Link::to_one(url).map_err(failed)?).await
+        Self::over(Link::to_one(url, Times::PATIENT).map_err(failed)?).await
     }
 
     /// Sessions in the server behind `connection`.
@@ -94,7 +94,7 @@ impl RedisStore {
     pub async fn connect_cluster<'a>(
         urls: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, StoreError> {
-        let link = Link::to_cluster(urls).await.map_err(failed)?;
+        let link = Link::to_cluster(urls, Times::PATIENT).map_err(failed)?;
         Self::over(link).await
     }
 

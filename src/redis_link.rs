@@ -14,12 +14,15 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 #[cfg(feature = "refresh-token")]
-use redis::{ErrorKind, FromRedisValue, ScriptInvocation, ServerErrorKind};
+use redis::{FromRedisValue, ScriptInvocation};
 #[cfg(feature = "refresh-token")]
 use tokio::time::timeout;
 
 #[cfg(feature = "refresh-token")]
-use crate::store_error::{StoreError, StoreErrorKind, redis::failed};
+use crate::store_error::{
+    StoreError, StoreErrorKind,
+    redis::{READ_ONLY, code, failed},
+};
 
 /// One server, or a cluster. A cheap clone.
 #[derive(Clone)]
@@ -163,7 +166,7 @@ impl Link {
         };
         answer.map_err(|error| {
             // It holds its connections when it becomes a replica, and the address leads elsewhere.
-            if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
+            if code(&error) == Some(READ_ONLY) {
                 self.renew();
             }
             failed(error)

@@ -168,13 +168,13 @@ pub(crate) mod sql {
 
 #[cfg(all(feature = "redis", feature = "refresh-token"))]
 pub(crate) mod redis {
-    use redis::{ErrorKind, RedisError, ServerErrorKind};
+    use redis::{ErrorKind, RedisError};
 
     use super::{StoreError, StoreErrorKind};
 
     /// The failure of a call to Redis.
     pub(crate) fn failed(error: RedisError) -> StoreError {
-        let kind = match (error.kind(), error.code()) {
+        let kind = match (error.kind(), code(&error)) {
             _ if error.is_timeout() => StoreErrorKind::Timeout,
             // What this crate's own scripts tell.
             (_, Some("LOST")) => StoreErrorKind::Lost,
@@ -183,24 +183,61 @@ pub(crate) mod redis {
             | (ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig, _) => {
                 StoreErrorKind::Misconfigured
             }
-            // A script that runs too long, a disk that takes no writes, replicas that are away.
-            (_, Some("BUSY" | "MISCONF" | "NOREPLICAS"))
-            | (ErrorKind::Io | ErrorKind::ClusterConnectionNotFound, _)
-            | (
-                ErrorKind::Server(
-                    ServerErrorKind::Ask
-                    | ServerErrorKind::BusyLoading
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::Moved
-                    | ServerErrorKind::ReadOnly
-                    | ServerErrorKind::TryAgain,
-                ),
-                _,
-            ) => StoreErrorKind::Unavailable,
+            // A script that runs too long, a disk that takes no writes, replicas that are away; a
+            // server that starts or became a replica, a cluster that moves its slots.
+            (_, Some("BUSY" | "MISCONF" | "NOREPLICAS" | "LOADING" | READ_ONLY))
+            | (_, Some("ASK" | "CLUSTERDOWN" | "MASTERDOWN" | "MOVED" | "TRYAGAIN"))
+            | (ErrorKind::Io | ErrorKind::ClusterConnectionNotFound, _) => {
+                StoreErrorKind::Unavailable
+            }
             (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => StoreErrorKind::Corrupt,
             _ => StoreErrorKind::Other,
         };
         StoreError::new(kind).with_source(error)
+    }
+
+    /// The code of a server's error. Before Redis 7 that of a command in a script stands in the text
+    /// of the script's own error.
+    pub(crate) fn code(error: &RedisError) -> Option<&str> {
+        let code = error.code()?;
+        let text = error.detail().filter(|_| code == "ERR");
+        let within = text.and_then(|text| text.split_once(": -")?.1.split(' ').next());
+        Some(within.unwrap_or(code))
+    }
+
+    pub(crate) const READ_ONLY: &str = "READONLY";
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn an_error_within_a_script_is_told_by_every_version() {
+            for (reply, kind) in [
+                ("-OOM command not allowed", StoreErrorKind::Full),
+                (
+                    "-READONLY a replica script: f_1, on @user_script:1.",
+                    StoreErrorKind::Unavailable,
+                ),
+                (
+                    "-ERR Error running script (call to f_1): @user_script:1: @user_script: 1: \
+                     -OOM command not allowed when used memory > 'maxmemory'.",
+                    StoreErrorKind::Full,
+                ),
+                (
+                    "-ERR Error running script (call to f_1): @user_script:1: @user_script: 1: \
+                     -READONLY You can't write against a read only replica.",
+                    StoreErrorKind::Unavailable,
+                ),
+                (
+                    "-ERR Error running script: @user_script:1: oh",
+                    StoreErrorKind::Other,
+                ),
+            ] {
+                let reply = redis::parse_redis_value(format!("{reply}\r\n").as_bytes()).unwrap();
+                let error = reply.extract_error().unwrap_err();
+                assert_eq!(failed(error).kind(), kind);
+            }
+        }
     }
 }

@@ -106,13 +106,15 @@ fn retry_after(response: &Response<Body>) -> u64 {
     value.parse().unwrap()
 }
 
-/// How many commands instances have sent: all but what scripts call, and what asks this.
+/// How many commands instances have sent: all but what scripts call, what asks this, and what the
+/// client says of itself on a new connection.
 fn calls(redis: &Redis) -> u64 {
     let stats = redis.answer("INFO commandstats");
     let sent = stats.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let is_ours = ["time", "get", "set", "psetex", "del", "info", "quit"].contains(&name);
-        (!is_ours).then(|| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+        let others = ["time", "get", "set", "psetex", "del", "info", "quit"];
+        let is_other = others.contains(&name) || name.starts_with("client");
+        (!is_other).then(|| rest.split(',').next().unwrap().parse::<u64>().unwrap())
     });
     sent.sum()
 }

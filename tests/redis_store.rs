@@ -235,10 +235,9 @@ async fn a_rotation_is_one_round_trip_and_a_lost_script_is_loaded_again() {
     server.ask("CONFIG RESETSTAT");
     let rotated = store.rotate(rotation(two, 0)).await.unwrap();
     assert!(matches!(rotated, RotateOutcome::Rotated(_)));
-    assert_eq!(
-        (calls(&server, "evalsha"), calls(&server, "script|load")),
-        (2, 1)
-    );
+    // Before Redis 7 the commands about scripts are counted as one.
+    let loaded = calls(&server, "script|load") + calls(&server, "script");
+    assert_eq!((calls(&server, "evalsha"), loaded), (2, 1));
 }
 
 /// How often a command came.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::Command,
@@ -150,7 +150,7 @@ impl RedisCluster {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
         for node in 0..3 {
-            let (port, bus) = (free_port(), free_port());
+            let (port, bus) = free_ports();
             let folder = dir.path().join(node.to_string());
             std::fs::create_dir(&folder).unwrap();
             let mut command = Command::new(&binary);
@@ -163,21 +163,21 @@ impl RedisCluster {
                     "--cluster-enabled",
                     "yes",
                 ])
-                .args([
-                    "--port",
-                    &port.to_string(),
-                    "--cluster-port",
-                    &bus.to_string(),
-                ])
+                .args(["--port", &port.to_string()])
                 .args(["--cluster-node-timeout", "5000", "--dir"])
                 .arg(folder);
             nodes.push((Daemon::spawn(&mut command, "-KILL"), port));
             buses.push(bus);
             until("a node does not answer", || ask(port, "PING") == "+PONG");
         }
-        for (node, slots) in ["0 5460", "5461 10922", "10923 16383"].iter().enumerate() {
+        for (node, slots) in [0..=5460, 5461..=10922, 10923..=16383]
+            .into_iter()
+            .enumerate()
+        {
             let port = nodes[node].1;
-            assert_eq!(ask(port, &format!("CLUSTER ADDSLOTSRANGE {slots}")), "+OK");
+            let slots: Vec<_> = slots.map(|slot: u16| slot.to_string()).collect();
+            let add = format!("CLUSTER ADDSLOTS {}", slots.join(" "));
+            assert_eq!(ask(port, &add), "+OK");
             let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", nodes[0].1, buses[0]);
             assert_eq!(ask(port, &meet), "+OK");
         }
@@ -211,6 +211,18 @@ impl RedisCluster {
     pub fn sizes(&self) -> Vec<u64> {
         let size = |(_, port): &(_, u16)| ask(*port, "DBSIZE")[1..].parse().unwrap();
         self.nodes.iter().map(size).collect()
+    }
+}
+
+/// A port for clients and the one for the other nodes, which stands 10,000 further up.
+fn free_ports() -> (u16, u16) {
+    loop {
+        let port = free_port();
+        if let Some(bus) = port.checked_add(10_000)
+            && TcpListener::bind(("127.0.0.1", bus)).is_ok()
+        {
+            return (port, bus);
+        }
     }
 }
 

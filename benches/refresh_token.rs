@@ -125,7 +125,7 @@ async fn all() -> Vec<Bench> {
 
 /// Without a sink: what is measured is the rotation, not the log.
 fn tokens(store: impl RefreshTokenStore) -> RefreshTokens {
-    let context = Context::new().with_events(|_: &SecurityEvent| {});
+    let context = Context::new().with_events_inline(|_: &SecurityEvent| {});
     RefreshTokens::new(store, Secret::generate())
         .with_context(context)
         .with_max_sessions(1_000)

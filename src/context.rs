@@ -7,7 +7,7 @@ use http::{Request, Response};
 use crate::{
     body::RejectionBody,
     client::Client,
-    event::{EventSink, Events, SecurityEvent, TracingSink, metric},
+    event::{EventSink, Events, QueueSink, SecurityEvent, TracingSink, metric},
     head::Head,
     identity::Identity,
     rejection::{ProblemDetails, Rejection, Render, WireForm},
@@ -64,10 +64,25 @@ impl Context {
         })
     }
 
-    /// Sends events to `sink` alone. It runs on the request's thread; put one that may wait behind
-    /// [`QueueSink::to`](crate::event::QueueSink::to).
+    /// Sends events to `sink` alone, on a thread of its own: a sink that blocks or panics holds up
+    /// no request. At most 1,024 lines wait for it; what comes then is dropped and
+    /// [counted](Self::events_dropped). [`QueueSink::to`] takes another number.
+    ///
+    /// Deployment caveat: lines that wait when the program ends are lost.
     #[must_use]
     pub fn with_events(self, sink: impl EventSink) -> Self {
+        let queue = QueueSink::to(sink, EVENTS_WAITING).unwrap_or_else(|error| {
+            tracing::error!(%error, "no thread for security events: all are dropped and counted");
+            QueueSink::new(EVENTS_WAITING).0
+        });
+        self.with_events_inline(queue)
+    }
+
+    /// Sends events to `sink` alone, on the thread of the request that they are of, which waits for
+    /// it: for what returns at once, such as a counter or a queue, and for tests, which see at once
+    /// what was told.
+    #[must_use]
+    pub fn with_events_inline(self, sink: impl EventSink) -> Self {
         self.with(|inner| inner.events = Arc::new(Events::new(Arc::new(sink))))
     }
 
@@ -102,6 +117,12 @@ impl Context {
     /// Counts and sends an event; repeats of one refusal and client within 10 s become one line.
     pub fn emit(&self, event: SecurityEvent) {
         self.inner.events.emit(event, self.monotonic());
+    }
+
+    /// How many event lines found the queue before their sink full, or the sink gone.
+    #[must_use]
+    pub fn events_dropped(&self) -> u64 {
+        self.inner.events.dropped()
     }
 
     /// The answer to a refused request, with the event sent.
@@ -187,3 +208,6 @@ impl fmt::Debug for Context {
             .finish_non_exhaustive()
     }
 }
+
+/// How many event lines may wait for a sink.
+const EVENTS_WAITING: usize = 1_024;

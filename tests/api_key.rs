@@ -797,9 +797,9 @@ impl House {
         let clock = ManualClock::new();
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = events.clone();
-        let context = Context::new()
-            .with_clock(clock.clone())
-            .with_events(move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()));
+        let context = Context::new().with_clock(clock.clone()).with_events_inline(
+            move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()),
+        );
         let store = Arc::new(Watched::default());
         let keys = ApiKeys::new(store.clone(), "dev").unwrap();
         Self {

@@ -118,7 +118,7 @@ impl Deployment {
         let verifier = Verifier::new(keys, "issuer", "audience").unwrap();
         let key = SigningKey::secret(Algorithm::HS256, secrets.current()).unwrap();
         let issuer = Issuer::new(key, "issuer", "audience").unwrap();
-        let mut stack = SecurityStack::new(Context::new().with_events(|_: &_| {}))
+        let mut stack = SecurityStack::new(Context::new().with_events_inline(|_: &_| {}))
             .with_client(ClientLayer::new(proxies))
             .with_limits(RateLimitLayer::new([limit]))
             .with_jwt(JwtLayer::new(verifier));

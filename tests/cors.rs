@@ -132,7 +132,7 @@ async fn a_preflight_is_answered_before_what_would_refuse_it() {
 async fn a_strange_preflight_is_an_event() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         let client = event.client().map(|ip| ip.to_string());
         seen.lock().unwrap().push((event.kind(), client));
     });
@@ -155,7 +155,7 @@ async fn a_strange_preflight_is_an_event() {
     // Inside a stack it names the client too.
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         let client = event.client().map(|ip| ip.to_string());
         seen.lock().unwrap().push((event.kind(), client));
     });
@@ -185,7 +185,7 @@ async fn cookies_are_allowed_only_where_the_policy_says_so() {
 /// what it reads, with and without a `Vary` of the service's own.
 #[tokio::test]
 async fn the_stack_answers_as_the_layer_does() {
-    let context = Context::new().with_events(|_: &SecurityEvent| {});
+    let context = Context::new().with_events_inline(|_: &SecurityEvent| {});
     let stack = portcullis::stack::SecurityStack::new(context.clone()).with_cors(policy());
     let service = |own: &'static str| {
         service_fn(move |_: Request<Body>| {

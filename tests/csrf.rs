@@ -59,7 +59,7 @@ fn request(method: &str, headers: &[(&str, &str)]) -> Request<Body> {
 async fn a_refusal_is_a_problem_and_an_event_and_the_service_never_runs() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         seen.lock().unwrap().push((event.kind(), event.reason()));
     });
     let layer = CsrfLayer::new(policy()).with_context(context);

@@ -513,8 +513,8 @@ async fn a_server_that_begins_to_evict_counts_as_away() {
     let events = Arc::<Mutex<Vec<EventKind>>>::default();
     let sink = events.clone();
     let (clock, context) = manual();
-    let context =
-        context.with_events(move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()));
+    let context = context
+        .with_events_inline(move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()));
     let here = Instance::on(&redis, &context).await;
     here.feed.sync().await.unwrap();
     assert_eq!(redis.ask("CONFIG SET maxmemory-policy allkeys-lru"), "+OK");

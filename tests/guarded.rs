@@ -332,7 +332,7 @@ async fn a_refused_handler_is_dropped() {
 async fn a_refusal_is_one_event_and_leaves_its_reason() {
     let events = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&events);
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         assert_eq!(event.kind().as_str(), "upload_validation");
         counter.fetch_add(1, Ordering::SeqCst);
     });

@@ -814,7 +814,7 @@ async fn a_service_error_passes() {
 async fn reports_become_events_and_nothing_of_them_is_kept() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         seen.lock().unwrap().push((event.kind(), event.reason()));
     });
     let reports = CspReports::new().with_context(context);

@@ -333,7 +333,7 @@ async fn events_and_statuses_are_those_of_the_reason() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = told.clone();
     let context = setup.context.clone();
-    let context = context.with_events(move |event: &SecurityEvent| {
+    let context = context.with_events_inline(move |event: &SecurityEvent| {
         sink.lock().unwrap().push((event.kind(), event.reason()));
     });
     let layer = setup.layer().with_context(context.clone());

@@ -507,12 +507,13 @@ async fn outside_every_bad_token_looks_alike() {
     let setup = Setup::new();
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = told.clone();
-    let context: Context = setup
-        .context
-        .clone()
-        .with_events(move |event: &SecurityEvent| {
-            sink.lock().unwrap().push(format!("{event:?}"));
-        });
+    let context: Context =
+        setup
+            .context
+            .clone()
+            .with_events_inline(move |event: &SecurityEvent| {
+                sink.lock().unwrap().push(format!("{event:?}"));
+            });
     let layer = setup.layer().with_context(context);
     let late = with(&setup, json!({"exp": 1}));
     let other = with(&setup, json!({"aud": "x"}));

@@ -201,7 +201,7 @@ fn limited_to(failures: u32) -> (LoginThrottle, ManualClock) {
 fn recording() -> (Context, Arc<Mutex<Vec<EventKind>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = events.clone();
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         sink.lock().unwrap().push(event.kind());
     });
     (context, events)

@@ -94,7 +94,7 @@ async fn the_services_own_check_is_asked_for_new_passwords_only() {
 #[tokio::test]
 async fn an_unreadable_hash_is_a_wrong_password_and_an_event() {
     let (sender, events) = std::sync::mpsc::channel();
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         sender.send((event.kind(), event.reason())).unwrap();
     });
     let hasher = hasher().with_context(context);

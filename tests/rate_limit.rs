@@ -249,7 +249,7 @@ async fn a_missing_key_is_a_decision_and_is_told_once() {
     ] {
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&told);
-        let context = Context::new().with_events(move |event: &SecurityEvent| {
+        let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
             sink.lock().unwrap().push(event.kind());
         });
         let policy = Policy::strict("auth", 1, WINDOW).unwrap();
@@ -443,7 +443,7 @@ async fn a_strangers_failures_do_not_lock_a_known_device_out() {
 async fn shadow_counts_and_refuses_nothing() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
-    let context = Context::new().with_events(move |event: &SecurityEvent| {
+    let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
         sink.lock().unwrap().push((event.reason(), event.client()));
     });
     let policies = [
@@ -576,7 +576,7 @@ async fn a_request_is_counted_once_however_many_layers_it_passes() {
         let gives_back = name == "failures";
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&told);
-        let context = Context::new().with_events(move |event: &SecurityEvent| {
+        let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
             sink.lock().unwrap().push((event.kind(), event.reason()));
         });
         let auth = Policy::strict("auth", 3, WINDOW)

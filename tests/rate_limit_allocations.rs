@@ -31,7 +31,7 @@ fn counted(layer: Option<RateLimitLayer>, expected: u16) -> (u64, u64) {
         request.extensions_mut().insert(client);
         request
     };
-    let quiet = Context::new().with_events(|_: &SecurityEvent| {});
+    let quiet = Context::new().with_events_inline(|_: &SecurityEvent| {});
     let mut alone = inner;
     let mut limited = layer.map(|layer| layer.with_context(quiet).layer(inner));
     let mut call = |request| match &mut limited {

@@ -36,12 +36,11 @@ impl Fixture {
         let clock = ManualClock::new();
         let events = Events::default();
         let sink = events.clone();
-        let context =
-            Context::new()
-                .with_clock(clock.clone())
-                .with_events(move |event: &SecurityEvent| {
-                    sink.lock().unwrap().push((event.kind(), event.reason()));
-                });
+        let context = Context::new().with_clock(clock.clone()).with_events_inline(
+            move |event: &SecurityEvent| {
+                sink.lock().unwrap().push((event.kind(), event.reason()));
+            },
+        );
         let store = Arc::new(ProbeStore::default());
         let tokens =
             RefreshTokens::new(store.clone(), Secret::generate()).with_context(context.clone());
@@ -489,7 +488,7 @@ async fn clocks_that_differ_by_five_seconds_behave_as_one() {
     let build = |clock: &ManualClock| {
         let context = Context::new()
             .with_clock(clock.clone())
-            .with_events(|_: &SecurityEvent| {});
+            .with_events_inline(|_: &SecurityEvent| {});
         RefreshTokens::new(store.clone(), secret.clone()).with_context(context)
     };
     let (slow, fast) = (build(&early), build(&late));

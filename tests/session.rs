@@ -41,9 +41,9 @@ impl Server {
         let events = Arc::<Mutex<Vec<EventKind>>>::default();
         let sink = events.clone();
         Self {
-            context: Context::new()
-                .with_clock(clock.clone())
-                .with_events(move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind())),
+            context: Context::new().with_clock(clock.clone()).with_events_inline(
+                move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()),
+            ),
             clock,
             events,
             secret: Secret::generate(),
@@ -700,7 +700,7 @@ mod password {
         let seen = jobs.clone();
         let context = Context::new()
             .with_clock(Leaping(ManualClock::new()))
-            .with_events(move |event: &SecurityEvent| {
+            .with_events_inline(move |event: &SecurityEvent| {
                 assert_eq!(event.kind(), EventKind::Misconfigured);
                 *seen.lock().unwrap() += 1;
             });

@@ -67,9 +67,9 @@ impl House {
         let clock = ManualClock::new();
         let events = Arc::<Mutex<Vec<EventKind>>>::default();
         let sink = events.clone();
-        let context = Context::new()
-            .with_clock(clock.clone())
-            .with_events(move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()));
+        let context = Context::new().with_clock(clock.clone()).with_events_inline(
+            move |event: &SecurityEvent| sink.lock().unwrap().push(event.kind()),
+        );
         let (store, mood) = (Arc::new(ProbeStore::default()), Arc::new(AtomicU8::new(0)));
         let secret = Secret::generate();
         let key = SigningKey::secret(Algorithm::HS256, &secret).unwrap();

@@ -64,13 +64,12 @@ impl Rotation {
         let clock = ManualClock::new();
         let alarms = Arc::<AtomicUsize>::default();
         let seen = alarms.clone();
-        let context =
-            Context::new()
-                .with_clock(clock.clone())
-                .with_events(move |event: &SecurityEvent| {
-                    let alarm = event.kind() == EventKind::AuthnTokenReuse;
-                    seen.fetch_add(usize::from(alarm), Ordering::Relaxed);
-                });
+        let context = Context::new().with_clock(clock.clone()).with_events_inline(
+            move |event: &SecurityEvent| {
+                let alarm = event.kind() == EventKind::AuthnTokenReuse;
+                seen.fetch_add(usize::from(alarm), Ordering::Relaxed);
+            },
+        );
         let tokens = RefreshTokens::new(MemoryStore::new(), Secret::generate())
             .with_context(context)
             .with_grace(Duration::from_millis(grace))

@@ -61,6 +61,10 @@ impl Events {
         }
     }
 
+    pub(crate) fn dropped(&self) -> u64 {
+        self.sink.dropped()
+    }
+
     pub(crate) fn emit(&self, event: SecurityEvent, now: Monotonic) {
         metric::event(&event);
         guarded(|| self.sink.count(&event));

@@ -7,10 +7,12 @@
 //! token, a digest, a password or a key.
 //!
 //! Three sinks: `tracing` lines ([`TracingSink`], the default), any closure, and a bounded queue
-//! ([`QueueSink`]) whose other end is read elsewhere. A sink that panics costs its line alone.
+//! ([`QueueSink`]) whose other end is read elsewhere. A closure or any other sink of a program
+//! runs on a thread of its own, behind a bounded queue: one that blocks or panics holds up no
+//! request, and lines that it has no time for are dropped and counted.
 //!
-//! Deployment caveat: a sink runs on the request's thread. One that may block belongs behind
-//! [`QueueSink::to`], and so does the writer of a `tracing` subscriber: a full pipe blocks.
+//! Deployment caveat: `tracing` lines are written on the request's thread, and a full pipe blocks.
+//! Give the subscriber a writer that drops.
 //!
 //! ```
 //! use portcullis::{Context, event::{EventKind, SecurityEvent}};

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    fold::guarded,
     metric,
     sink::{EventSink, SecurityEvent},
 };
@@ -26,7 +27,7 @@ use super::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let (sink, mut events) = QueueSink::new(1_024);
-/// let context = Context::new().with_events(sink);
+/// let context = Context::new().with_events_inline(sink);
 /// context.emit(SecurityEvent::new(EventKind::SysStartup));
 /// let event = events.recv().await.unwrap();
 /// assert_eq!(event.kind(), EventKind::SysStartup);
@@ -51,15 +52,15 @@ impl QueueSink {
         (Self { sender, dropped }, other)
     }
 
-    /// Gives every line to `sink` on a thread of its own, with at most `places` of them waiting:
-    /// for a sink that may block or take its time, such as one that writes to a file or calls a
-    /// service. The thread ends when the last clone of this is gone and the queue is empty.
+    /// Gives every line to `sink` on a thread of its own, with at most `places` of them waiting, as
+    /// [`Context::with_events`](crate::Context::with_events) does with 1,024. The thread ends when
+    /// the last clone of this is gone and the queue is empty.
     ///
     /// ```
     /// use portcullis::{Context, event::{QueueSink, SecurityEvent}};
     ///
     /// let slow = |event: &SecurityEvent| eprintln!("{}", event.kind().as_str());
-    /// let context = Context::new().with_events(QueueSink::to(slow, 1_024)?);
+    /// let context = Context::new().with_events_inline(QueueSink::to(slow, 16_384)?);
     /// # drop(context);
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -72,10 +73,8 @@ impl QueueSink {
             .name("security-events".into())
             .spawn(move || {
                 while let Some(event) = events.receiver.blocking_recv() {
-                    super::fold::guarded(|| {
-                        sink.count(&event);
-                        sink.record(&event);
-                    });
+                    guarded(|| (0..event.repeats()).for_each(|_| sink.count(&event)));
+                    guarded(|| sink.record(&event));
                 }
             })?;
         Ok(queue)
@@ -94,6 +93,10 @@ impl EventSink for QueueSink {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             metric::dropped();
         }
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped()
     }
 }
 

@@ -110,19 +110,25 @@ impl SecurityEvent {
 
 /// Where events go. Implemented for closures `Fn(&SecurityEvent)`, which record.
 ///
-/// A sink that panics loses its line and nothing else. Both methods run on the request's thread,
-/// so that a test sees at once what was told, and nothing is lost with a process that ends: they
-/// must return at once. One that may wait, for a disk, a pipe or a service, stands behind
-/// [`QueueSink::to`](super::QueueSink::to), where it holds up nobody. The default, [`TracingSink`],
-/// waits if the program's subscriber does: give that a writer that drops, such as
-/// `tracing_appender::non_blocking`.
+/// A sink that panics loses its line and nothing else.
+/// [`with_events`](crate::Context::with_events) runs it on a thread of its own, where it may wait
+/// for a disk, a pipe or a service; the thread is none of an async runtime's.
+/// [`with_events_inline`](crate::Context::with_events_inline) runs it on the thread of the request,
+/// where it must return at once. So runs the default, [`TracingSink`], which waits if the program's
+/// subscriber does: give that a writer that drops, such as `tracing_appender::non_blocking`.
 pub trait EventSink: Send + Sync + 'static {
     /// Takes one line; repeats are folded into [`SecurityEvent::repeats`].
     fn record(&self, event: &SecurityEvent);
 
-    /// Takes note of every single event, folded or not. Nothing by default.
+    /// Takes note of every single event, folded or not; behind a queue when the line is taken that
+    /// stands for it. Nothing by default.
     fn count(&self, event: &SecurityEvent) {
         let _ = event;
+    }
+
+    /// How many lines it did not take. None by default.
+    fn dropped(&self) -> u64 {
+        0
     }
 }
 

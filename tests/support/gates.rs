@@ -173,7 +173,13 @@ pub(crate) fn gates() -> Vec<Gate> {
             "rate limit, refused",
             ALONE,
             plain,
-            limits([spent]).layer(Handler::Text),
+            limits([spent.clone()]).layer(Handler::Text),
+        ),
+        Gate::new(
+            "rate limit, refused, by default a line",
+            ALONE,
+            plain,
+            RateLimitLayer::new([spent]).layer(Handler::Text),
         ),
         Gate::new(
             "jwt",
@@ -392,7 +398,7 @@ const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "api";
 
 fn quiet() -> Context {
-    Context::new().with_events(|_: &SecurityEvent| {})
+    Context::new().with_events_inline(|_: &SecurityEvent| {})
 }
 
 fn limits<const N: usize>(policies: [Policy; N]) -> RateLimitLayer {

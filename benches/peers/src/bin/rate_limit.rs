@@ -294,7 +294,7 @@ fn against(name: &str, measured: &[Measured], index: usize, budget: f64) {
 }
 
 fn quiet() -> portcullis::Context {
-    portcullis::Context::new().with_events(|_: &portcullis::event::SecurityEvent| {})
+    portcullis::Context::new().with_events_inline(|_: &portcullis::event::SecurityEvent| {})
 }
 
 /// A layer under which every key stays just below its limit, however fast it is asked.

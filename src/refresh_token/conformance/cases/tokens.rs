@@ -33,7 +33,9 @@ impl Instances {
         let secret = Secret::generate();
         let tokens = clocks.each_ref().map(|clock| {
             let quiet = |_: &SecurityEvent| {};
-            let context = Context::new().with_clock(clock.clone()).with_events(quiet);
+            let context = Context::new()
+                .with_clock(clock.clone())
+                .with_events_inline(quiet);
             // A slow machine is no fault of the store.
             RefreshTokens::new(store.clone(), secret.clone())
                 .with_context(context)

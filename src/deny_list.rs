@@ -405,7 +405,6 @@ impl fmt::Display for Denied {
 
 impl error::Error for Denied {}
 
-/// The first whole second that is certainly later than `at`: an `iat` has no finer grain.
 /// What a feed asks.
 #[cfg(all(feature = "jwt", feature = "refresh-token"))]
 impl DenyList {
@@ -441,6 +440,7 @@ impl DenyList {
     }
 }
 
+/// The first whole second that is certainly later than `at`: an `iat` has no finer grain.
 fn second_after(at: UnixMillis) -> i64 {
     at.as_secs().saturating_add(1)
 }

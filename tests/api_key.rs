@@ -26,6 +26,7 @@ use portcullis::{
     event::{EventKind, SecurityEvent},
     time::{ManualClock, UnixMillis},
 };
+use tokio::sync::oneshot;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -193,7 +194,7 @@ async fn an_answer_that_a_revocation_overtook_is_not_remembered() {
     let house = House::new();
     let key = house.mint("ada").await;
     // The store's answer is on its way while the key is revoked.
-    let (reached, go_on) = house.store.hold_next_get();
+    let (reached, go_on) = house.store.get_hold.next();
     let verifying = tokio::spawn({
         let (keys, text) = (house.keys.clone(), key.key().expose().to_owned());
         async move { keys.verify(&text, None).await.is_ok() }
@@ -547,6 +548,116 @@ async fn the_last_use_is_shown_at_once_and_written_once_a_minute() {
     assert_eq!(stored.record.last_used_at, Some(house.now()));
 }
 
+/// A key is used again while the store is being told of an earlier use, which it then refuses.
+#[tokio::test]
+async fn a_write_that_failed_takes_no_later_use_back() {
+    let house = House::new();
+    let key = house.mint("ada").await;
+    house.verify(&key).await.unwrap();
+    let (reached, go_on) = house.store.touch_hold.next();
+    let telling = tokio::spawn({
+        let keys = house.keys.clone();
+        async move { keys.flush().await.is_err() }
+    });
+    reached.await.unwrap();
+    house.clock.advance(Duration::from_secs(5));
+    house.verify(&key).await.unwrap();
+    house.store.down.store(true, Ordering::Relaxed);
+    go_on.send(()).unwrap();
+    assert!(telling.await.unwrap());
+    let listed = house.keys.list("ada").await.unwrap();
+    assert_eq!(listed[0].last_used_at, Some(house.now()));
+    house.store.down.store(false, Ordering::Relaxed);
+    house.keys.flush().await.unwrap();
+    let stored = house.store.get(key.record().id).await.unwrap().unwrap();
+    assert_eq!(stored.record.last_used_at, Some(house.now()));
+}
+
+#[tokio::test]
+async fn uses_of_many_keys_are_written_before_their_minute_is_over() {
+    let house = House::new();
+    let keys = house.mint_many(10_000).await;
+    for (used, key) in (1..).zip(&keys) {
+        house.verify(key).await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(house.store.touches(), usize::from(used == 10_000), "{used}");
+    }
+}
+
+#[tokio::test]
+async fn at_most_10_000_keys_are_remembered_and_room_is_made_of_those_whose_time_is_over() {
+    let house = House::new();
+    let keys = house.mint_many(15_001).await;
+    let (early, rest) = keys.split_at(5_000);
+    let (late, rest) = rest.split_at(5_000);
+    let (more, last) = rest.split_at(5_000);
+    let reads = async |key: &MintedKey| {
+        let before = house.store.reads();
+        house.verify(key).await.unwrap();
+        house.store.reads() - before
+    };
+    for key in early {
+        assert_eq!(reads(key).await, 1);
+    }
+    house.clock.advance(Duration::from_secs(10));
+    for key in late {
+        assert_eq!(reads(key).await, 1);
+    }
+    // There is no room, and nobody is forgotten for a newcomer.
+    for _ in 0..2 {
+        assert_eq!(reads(&more[0]).await, 1);
+    }
+    for key in [&early[0], &late[0]] {
+        assert_eq!(reads(key).await, 0);
+    }
+
+    house.clock.advance(Duration::from_secs(20));
+    for key in more {
+        assert_eq!([reads(key).await, reads(key).await], [1, 0]);
+    }
+    for key in late {
+        assert_eq!(reads(key).await, 0);
+    }
+    for key in [&early[0], &last[0]] {
+        assert_eq!([reads(key).await, reads(key).await], [1, 1]);
+    }
+
+    // One that has a place keeps it.
+    house.clock.advance(Duration::from_secs(10));
+    assert_eq!([reads(&late[0]).await, reads(&late[0]).await], [1, 0]);
+}
+
+#[tokio::test]
+async fn what_ended_is_cleared_away_after_the_time_that_it_is_kept() {
+    let house = House::new();
+    let ada = house.login("ada");
+    let live = house.mint("ada").await;
+    for _ in 0..3 {
+        let ended = house.mint("ada").await.record().id;
+        house.keys.revoke(&ada, ended).await.unwrap();
+    }
+    let cleared = async |limit| house.keys.delete_expired(DAY * 30, limit).await.unwrap();
+    house.clock.advance(DAY * 30);
+    assert_eq!(cleared(10).await, 0);
+    house.clock.advance(Duration::from_millis(1));
+    assert_eq!([cleared(2).await, cleared(2).await], [2, 1]);
+    // A key that nobody ended is kept as long behind the end of its time.
+    house.clock.advance(DAY * 90 - Duration::from_millis(1));
+    assert!(house.verify(&live).await.is_err());
+    assert_eq!(cleared(10).await, 0);
+    house.clock.advance(Duration::from_millis(1));
+    assert_eq!(cleared(10).await, 1);
+}
+
+#[tokio::test]
+async fn health_is_that_of_the_store() {
+    let house = House::new();
+    assert!(house.keys.health().await.is_ok());
+    house.store.down.store(true, Ordering::Relaxed);
+    let health = house.keys.health().await;
+    assert!(matches!(health, Err(ApiKeyError::Store(_))));
+}
+
 #[tokio::test]
 async fn a_store_that_is_down_is_503_and_known_keys_go_on() {
     let house = House::new();
@@ -613,11 +724,15 @@ async fn the_layer_takes_a_key_from_its_two_places_and_no_other() {
         status(&[pair[0], ("authorization", "Bearer eyJ.e.s")]).await,
         several
     );
+    let reads = house.store.reads();
     let query = Request::get(format!("/?api_key={text}"))
         .body(Full::default())
         .unwrap();
     let response = gate.layer(service_fn(answer)).oneshot(query).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let long = "pk_dev_".repeat(1_500);
+    assert_eq!(status(&[("x-api-key", &long)]).await, invalid);
+    assert_eq!(house.store.reads(), reads);
     assert!(house.count(EventKind::ApiKeyRefused) >= 1);
 }
 
@@ -824,6 +939,15 @@ impl House {
         self.keys.create(&self.login(subject), new).await.unwrap()
     }
 
+    /// Of as many users as it takes.
+    async fn mint_many(&self, count: usize) -> Vec<MintedKey> {
+        let mut keys = Vec::with_capacity(count);
+        for number in 0..count {
+            keys.push(self.mint(&format!("user-{}", number / 25)).await);
+        }
+        keys
+    }
+
     async fn verify(&self, key: &MintedKey) -> Result<UsedKey, ApiKeyError> {
         self.keys.verify(key.key().expose(), None).await
     }
@@ -841,12 +965,32 @@ struct Watched {
     down: AtomicBool,
     reads: AtomicUsize,
     touches: AtomicUsize,
-    hold: Mutex<
-        Option<(
-            tokio::sync::oneshot::Sender<()>,
-            tokio::sync::oneshot::Receiver<()>,
-        )>,
-    >,
+    get_hold: Hold,
+    touch_hold: Hold,
+}
+
+type Ends = (oneshot::Sender<()>, oneshot::Receiver<()>);
+
+/// Where a call of the store waits, once, until it is let go on.
+#[derive(Default)]
+struct Hold(Mutex<Option<Ends>>);
+
+impl Hold {
+    /// The next call is held: what tells that it is here, and what lets it go on.
+    fn next(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (reached, wait) = oneshot::channel();
+        let (go_on, held) = oneshot::channel();
+        *self.0.lock().unwrap() = Some((reached, held));
+        (wait, go_on)
+    }
+
+    async fn pass(&self) {
+        let held = self.0.lock().unwrap().take();
+        if let Some((reached, held)) = held {
+            reached.send(()).unwrap();
+            held.await.unwrap();
+        }
+    }
 }
 
 impl Watched {
@@ -856,18 +1000,6 @@ impl Watched {
 
     fn touches(&self) -> usize {
         self.touches.load(Ordering::Relaxed)
-    }
-
-    fn hold_next_get(
-        &self,
-    ) -> (
-        tokio::sync::oneshot::Receiver<()>,
-        tokio::sync::oneshot::Sender<()>,
-    ) {
-        let (reached, wait) = tokio::sync::oneshot::channel();
-        let (go_on, held) = tokio::sync::oneshot::channel();
-        *self.hold.lock().unwrap() = Some((reached, held));
-        (wait, go_on)
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -888,11 +1020,7 @@ impl ApiKeyStore for Watched {
         self.check()?;
         self.reads.fetch_add(1, Ordering::Relaxed);
         let found = self.inner.get(id).await;
-        let hold = self.hold.lock().unwrap().take();
-        if let Some((reached, held)) = hold {
-            reached.send(()).unwrap();
-            held.await.unwrap();
-        }
+        self.get_hold.pass().await;
         found
     }
 
@@ -931,6 +1059,7 @@ impl ApiKeyStore for Watched {
     }
 
     async fn touch(&self, used: &[(ApiKeyId, UnixMillis)]) -> Result<(), StoreError> {
+        self.touch_hold.pass().await;
         self.check()?;
         self.touches.fetch_add(1, Ordering::Relaxed);
         self.inner.touch(used).await
@@ -941,6 +1070,7 @@ impl ApiKeyStore for Watched {
     }
 
     async fn health(&self) -> Result<(), StoreError> {
+        self.check()?;
         self.inner.health().await
     }
 }

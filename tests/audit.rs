@@ -444,6 +444,30 @@ fn settings_are_only_configured_and_a_looser_one_fails() {
         assert_eq!(failing[0].variable(), Some(name));
         assert!(!failing[0].what_to_do().is_empty());
     }
+    // What a service sets in code, where the environment would have been refused.
+    type Spoil = fn(&mut Settings);
+    let table: &[(Spoil, &str, &str)] = &[
+        (|bad| bad.jwt_secrets = None, "secrets", "JWT_SECRET"),
+        (
+            |bad| bad.jwt_refresh_secrets = None,
+            "secrets",
+            "JWT_REFRESH_SECRET",
+        ),
+        (|bad| bad.bcrypt_cost = 9, "passwords", "BCRYPT_COST"),
+        (
+            |bad| bad.api_keys_env = "dev".into(),
+            "api_keys",
+            "API_KEYS_ENV",
+        ),
+    ];
+    for (spoil, id, name) in table {
+        let mut settings = Settings::from_map(good).unwrap();
+        spoil(&mut settings);
+        let checklist = Checklist::new(audit::of_settings(&settings, Counting::OneInstance));
+        let failing: Vec<_> = checklist.failing().collect();
+        assert_eq!(failing.len(), 1, "{name}: {checklist}");
+        assert_eq!((failing[0].id(), failing[0].variable()), (*id, Some(*name)));
+    }
     let verdict = |counting| {
         let checklist = judged(&[], counting);
         let line = checklist

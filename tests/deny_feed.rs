@@ -578,3 +578,25 @@ async fn a_key_that_was_replaced_elsewhere_is_asked_for_again() {
     let answer = there.keys.verify(key.key().expose(), None).await;
     assert!(matches!(answer, Err(ApiKeyError::Expired)), "{answer:?}");
 }
+
+/// Clocks differ, and an end takes its time from its hour to its row.
+#[tokio::test]
+async fn a_key_that_ended_a_minute_before_the_last_reading_is_heard_of() {
+    let store = Arc::new(MemoryKeys::new());
+    let ((_, behind), (clock, ahead)) = (manual(), manual());
+    clock.advance(Duration::from_secs(60));
+    let [behind, ahead] = [behind, ahead]
+        .map(|context| Instance::new(context, ProbeStore::default(), store.clone(), None));
+    let owner = Identity::new(IdentityKind::AccessToken, "ada");
+    let owner = owner.with_auth_time(behind.context.wall());
+    let key = behind.keys.create(&owner, NewApiKey::new("ci")).await;
+    let key = key.unwrap();
+    let asked = async || ahead.keys.verify(key.key().expose(), None).await;
+    assert!(asked().await.is_ok());
+    ahead.feed.sync().await.unwrap();
+    let id = key.record().id;
+    behind.keys.revoke(&owner, id).await.unwrap();
+    assert!(asked().await.is_ok(), "it is remembered");
+    ahead.feed.sync().await.unwrap();
+    assert!(matches!(asked().await, Err(ApiKeyError::Revoked)));
+}

@@ -42,6 +42,35 @@ fn every_example_is_run_by_a_test() {
     }
 }
 
+/// Under each field the variable, the default and the line of the policy.
+#[test]
+fn every_setting_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(root.join("src/stack/settings.rs")).unwrap();
+    let fields = source.split_once("pub struct Settings {").unwrap().1;
+    let fields = fields.split_once("\n}").unwrap().0;
+    let mut count = 0;
+    let mut told = String::new();
+    for line in fields.lines().map(str::trim).skip(1) {
+        match line.strip_prefix("///") {
+            Some(text) => told += text,
+            None => {
+                let variable = told.trim_start().split('`').nth(1).unwrap_or_default();
+                let is_name = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+                assert!(
+                    !variable.is_empty() && variable.bytes().all(is_name),
+                    "{line} {told}"
+                );
+                assert!(told.contains("default"), "{variable}: {told}");
+                assert!(told.contains(" Policy: "), "{variable}: {told}");
+                count += 1;
+                told.clear();
+            }
+        }
+    }
+    assert!(count >= 28, "{count}");
+}
+
 /// The names in the last column of every table with this heading. A row without one is a fault.
 fn named(text: &str, heading: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();

@@ -20,7 +20,7 @@ mod support;
 use std::{collections::BTreeSet, path::Path, process::Command};
 
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, HOST},
 };
 use serde_json::{Value, json};
@@ -113,6 +113,16 @@ async fn in_production_strangers_do_not_find_it() {
         }
         assert_eq!(ask(Some(TOKEN), Some(from)).await.status(), StatusCode::OK);
     }
+    // What a proxy on this machine forwards is not asked from here, whatever it says.
+    for (name, from) in [
+        ("x-forwarded-for", "127.0.0.1"),
+        ("forwarded", "for=127.0.0.1"),
+        ("x-real-ip", "127.0.0.1"),
+    ] {
+        let request = api.client.get(server.url("/metrics")).header(name, from);
+        let hidden = request.send().await.unwrap();
+        assert_eq!(hidden.status(), StatusCode::NOT_FOUND, "{name}");
+    }
     drop(server);
 
     // Without a token there is none to guess.
@@ -127,6 +137,68 @@ async fn in_production_strangers_do_not_find_it() {
         let hidden = request.send().await.unwrap();
         assert_eq!(hidden.status(), StatusCode::NOT_FOUND);
     }
+}
+
+/// Series are made by what the program knows, and lines of the log by time.
+#[tokio::test]
+async fn a_thousand_users_and_addresses_grow_no_labels_and_a_flood_no_log() {
+    let server = Server::start(&[
+        ("TRUSTED_PROXIES", "127.0.0.1/32"),
+        ("DATABASE_URL", "memory:"),
+    ]);
+    let api = Api::new(&server);
+    let visit = async |number: u32| {
+        let from = format!("198.18.{}.{}", number / 250, number % 250);
+        let ask = |method, path: String| {
+            let request = api.client.request(method, server.url(&path));
+            request.header("x-forwarded-for", &from)
+        };
+        let user = json!({"username": format!("user-{number}"), "password": "battery horse"});
+        let key = format!("pk_dev_{number:010}");
+        for (request, status) in [
+            (ask(Method::POST, "/auth/login".into()).json(&user), 401),
+            (ask(Method::GET, "/api/me".into()).bearer_auth(number), 401),
+            (
+                ask(Method::GET, "/api/ping".into()).header("x-api-key", key),
+                401,
+            ),
+            (ask(Method::GET, format!("/nowhere-{number}")), 404),
+            (
+                ask(Method::POST, "/auth/logout".into()).header("sec-fetch-site", "cross-site"),
+                403,
+            ),
+        ] {
+            assert_eq!(request.send().await.unwrap().status(), status);
+        }
+    };
+    let series = async || -> BTreeSet<String> {
+        let text = api.metrics().await;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let names = lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()));
+        names.collect()
+    };
+    visit(0).await;
+    let of_one = series().await;
+    for number in 1..=1_000 {
+        visit(number).await;
+    }
+    assert_eq!(series().await, of_one);
+
+    let begun = std::time::Instant::now();
+    for _ in 0..500 {
+        let request = api.client.get(server.url("/api/me")).bearer_auth("flood");
+        let status = request.send().await.unwrap().status();
+        assert!(matches!(status.as_u16(), 401 | 429), "{status}");
+    }
+    // Two lines of each rule in 10 s: the first, and one for all that came with it.
+    let folds = 2 + begun.elapsed().as_secs() / 10;
+    let log = server.logged("malicious_csrf");
+    let lines = log.lines().filter(|line| line.contains("client=127.0.0.1"));
+    let lines = lines.count() as u64;
+    assert!(
+        (1..=2 * 2 * folds).contains(&lines),
+        "{lines} in {folds} folds"
+    );
 }
 
 #[tokio::test]
@@ -198,6 +270,11 @@ async fn the_checklist_is_a_program_for_ci() {
     let (code, table) = run(&PRODUCTION, &[]);
     assert_eq!(code, Some(0), "{table}");
     assert!(table.contains("\nobserved    limit_auth "), "{table}");
+    // Its strangers come from elsewhere: `/metrics` is not there for them, and over plain HTTP it
+    // leads to HTTPS as the rest does.
+    for line in ["hidden", "https"] {
+        assert!(table.contains(&format!("\nobserved    {line} ")), "{table}");
+    }
     assert!(table.ends_with(" 0 fail\n"), "{table}");
     let (code, json) = run(&PRODUCTION, &["--json"]);
     assert_eq!(code, Some(0));

@@ -315,6 +315,40 @@ async fn servers_that_share_a_store_learn_what_the_others_ended() {
     assert_eq!(server.check(&two, &live), Ok(()));
 }
 
+/// Clocks differ, and an end takes its time from its hour to its row.
+#[tokio::test]
+async fn an_end_of_a_minute_before_the_last_recovery_is_learned_by_the_next() {
+    let slow = Server::new();
+    let mut fast = Server::new();
+    (fast.secret, fast.store) = (slow.secret.clone(), slow.store.clone());
+    fast.clock.advance(Duration::from_secs(60));
+    let behind = slow.started().await;
+    let pair = behind.start("user-1", Device::new()).await.unwrap();
+    let ahead = fast.started().await;
+    behind.end(refresh_token(&pair), None).await.unwrap();
+    assert!(ahead.deny_list().is_empty());
+    ahead.recover().await.unwrap();
+    assert_eq!(ahead.deny_list().len(), 1);
+    assert_eq!(fast.check(&ahead, &pair), Err(Denied::Revoked));
+}
+
+/// Whoever presents an ended token again and again keeps its denial no longer than the rest.
+#[tokio::test]
+async fn an_end_is_denied_once() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    let pair = sessions.start("user-1", Device::new()).await.unwrap();
+    sessions.end(refresh_token(&pair), None).await.unwrap();
+    // What is denied stands as long as an access token may live, and a minute.
+    server.clock.advance(TTL + Duration::from_secs(59));
+    assert!(sessions.refresh(refresh_token(&pair), None).await.is_err());
+    server.clock.advance(Duration::from_secs(2));
+    let other = sessions.start("user-2", Device::new()).await.unwrap();
+    sessions.end(refresh_token(&other), None).await.unwrap();
+    assert_eq!(sessions.deny_list().len(), 1);
+    assert_eq!(server.check(&sessions, &other), Err(Denied::Revoked));
+}
+
 /// The clock of one server is 5 s ahead; both share the store and the secrets.
 #[tokio::test]
 async fn servers_whose_clocks_differ_by_five_seconds_are_one_to_their_clients() {

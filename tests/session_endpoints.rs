@@ -12,14 +12,17 @@ mod support;
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
+    task::{Context as Task, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{
     HeaderName, Method, Request, Response,
     header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE},
@@ -625,6 +628,116 @@ async fn a_body_that_does_not_come_is_408_and_one_that_is_too_long_413() {
     }));
     let answer = refresh.oneshot(request(endless)).await.unwrap();
     assert_eq!(answer.status(), 413);
+}
+
+/// Of which nothing comes.
+struct Stated(u64);
+
+impl http_body::Body for Stated {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Task<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0)
+    }
+}
+
+/// Without a byte of it.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_says_it_is_too_long_is_413() {
+    let house = House::new();
+    let status = async |length| {
+        let request = Request::post("/auth/refresh")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Stated(length))
+            .unwrap();
+        let answer = house.endpoints().refresh().oneshot(request).await;
+        answer.unwrap().status()
+    };
+    assert_eq!(status(16 * 1024 + 1).await, 413);
+    // One that may be has its 10 s.
+    assert_eq!(status(16 * 1024).await, 408);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_once() {
+    let house = House::new();
+    let refresh = async |pair: &TokenPair| {
+        let body = json!({"refresh_token": pair.refresh_token.expose()});
+        let request = Request::post("/auth/refresh")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.to_string())))
+            .unwrap();
+        house.events.lock().unwrap().clear();
+        let answer = house.endpoints().refresh().oneshot(request).await.unwrap();
+        (
+            answer.status().as_u16(),
+            house.events.lock().unwrap().clone(),
+        )
+    };
+    let first = house.login().await;
+    let _ = house.refresh(&first).await;
+    house.clock.advance(GRACE);
+    let told = refresh(&first).await;
+    assert_eq!(told, (401, vec![EventKind::AuthnTokenReuse]));
+    let told = refresh(&first).await;
+    assert_eq!(told, (401, vec![EventKind::SessionUseAfterExpire]));
+
+    let pair = house.login().await;
+    house.store.out.store(true, Ordering::SeqCst);
+    let told = refresh(&pair).await;
+    assert_eq!(told, (503, vec![EventKind::StoreUnavailable]));
+    house.store.out.store(false, Ordering::SeqCst);
+    // Of what the session store has no part in, the endpoint tells.
+    house.mood.store(2, Ordering::SeqCst);
+    let told = refresh(&pair).await;
+    let renewed = EventKind::SessionRenewed;
+    assert_eq!(told, (503, vec![renewed, EventKind::StoreUnavailable]));
+    house.mood.store(0, Ordering::SeqCst);
+    let pair = house.login().await;
+    house.mood.store(1, Ordering::SeqCst);
+    let told = refresh(&pair).await;
+    assert_eq!(told.0, 403);
+    assert_eq!(told.1, [renewed, EventKind::AuthnTokenRevoked]);
+}
+
+/// A token ends on a whole second, so the part of one that has begun counts, and a cookie does not
+/// outlive its token.
+#[tokio::test]
+async fn lives_are_told_in_whole_seconds() {
+    let house = House::new();
+    let pair = house.login().await;
+    let told = |pair: &TokenPair, by_cookie| {
+        let answer: Response<Full<Bytes>> = house.endpoints().answer(pair, by_cookie);
+        let cookie = answer.headers().get(SET_COOKIE).cloned();
+        let body = answer.into_body().collect().now_or_never().unwrap();
+        let body: Value = serde_json::from_slice(&body.unwrap().to_bytes()).unwrap();
+        (
+            body["expires_in"].clone(),
+            body["refresh_expires_in"].clone(),
+            cookie,
+        )
+    };
+    for (millis, seconds) in [(1, 1), (999, 1), (1_000, 1), (1_001, 2), (899_750, 900)] {
+        let span = Duration::from_millis(millis);
+        let mut pair = pair.clone();
+        (pair.expires_in, pair.refresh_expires_in) = (span, span);
+        let (access, refresh, cookie) = told(&pair, true);
+        assert_eq!(
+            (access, refresh),
+            (seconds.into(), seconds.into()),
+            "{millis}"
+        );
+        let age = format!("; Max-Age={}; ", millis / 1_000);
+        assert!(cookie.unwrap().to_str().unwrap().contains(&age), "{millis}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Settings: every one with values that nobody can mean.
 
+use std::collections::BTreeSet;
+
 use portcullis::{secret::Secret, stack::Settings};
 
 #[test]
@@ -20,6 +22,7 @@ fn every_setting_refuses_what_cannot_be_meant() {
         "5\n",
     ];
     let mut count = 0;
+    let mut tried = BTreeSet::new();
     for name in [
         "JWT_ACCESS_TTL_SECS",
         "JWT_LEEWAY_SECS",
@@ -37,6 +40,7 @@ fn every_setting_refuses_what_cannot_be_meant() {
     ] {
         // An empty variable is one that is not set.
         assert!(Settings::from_map([(name, "")]).is_ok());
+        tried.insert(name);
         for value in &numbers[1..] {
             assert_refused(name, value);
             count += 1;
@@ -82,7 +86,9 @@ fn every_setting_refuses_what_cannot_be_meant() {
             &["redis://", "cache:6379", "http://:hunter2@cache", "redis"],
         ),
         ("JWT_SECRET", TOO_WEAK),
+        ("JWT_SECRET_PREVIOUS", TOO_WEAK),
         ("JWT_REFRESH_SECRET", TOO_WEAK),
+        ("JWT_REFRESH_SECRET_PREVIOUS", TOO_WEAK),
         (
             "METRICS_TOKEN",
             &[
@@ -114,13 +120,22 @@ fn every_setting_refuses_what_cannot_be_meant() {
             &["Live", "a-b", "a_b", "12345678901234567", "é"],
         ),
     ] {
+        tried.insert(name);
         for value in values {
             assert_refused(name, value);
             count += 1;
         }
     }
+    let shown = Settings::default().to_string();
+    for line in shown.lines() {
+        let name = line.split('=').next().unwrap();
+        assert!(tried.contains(name), "{name} was not tried");
+    }
     for name in ["JWT_ISSUER", "JWT_AUDIENCE"] {
-        assert_refused(name, &"x".repeat(257));
+        for character in ["x", "é"] {
+            assert!(Settings::from_map([(name, character.repeat(256))]).is_ok());
+            assert_refused(name, &character.repeat(257));
+        }
     }
     for name in [
         "JWT_SECRET_FILE",
@@ -208,6 +223,19 @@ fn shown_settings_tell_no_secret() {
             shown.contains("DATABASE_URL=postgres://db.example/app"),
             "{shown}"
         );
+    }
+    for url in [
+        "postgres://ada:hunter2?#/@db.example/app",
+        "postgres://ada:x@hunter2@db.example/app#hunter2",
+        "postgres://db.example/app?user=ada&password=hunter2",
+    ] {
+        (settings.database_url, settings.redis_url) = (url.into(), Some(url.into()));
+        let shown = settings.to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
+        for name in ["DATABASE_URL", "REDIS_URL"] {
+            let line = format!("{name}=postgres://db.example/app\n");
+            assert!(shown.contains(&line), "{shown}");
+        }
     }
     let shown = settings.to_string();
     assert_eq!(

@@ -10,7 +10,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, header::CONTENT_TYPE};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use portcullis::{
-    Client, ConfigError, Peer, Secret,
+    ConfigError, Peer, Secret,
     event::metric::{self, LoginOutcome},
     problem,
     stack::Settings,
@@ -51,8 +51,8 @@ impl Metrics {
         })
     }
 
-    fn admits(&self, peer: Option<Peer>, client: Option<Client>, headers: &HeaderMap) -> bool {
-        !self.is_guarded || is_from_here(peer, client, headers) || self.holds_token(headers)
+    fn admits(&self, peer: Option<Peer>, headers: &HeaderMap) -> bool {
+        !self.is_guarded || is_from_here(peer, headers) || self.holds_token(headers)
     }
 
     fn holds_token(&self, headers: &HeaderMap) -> bool {
@@ -75,11 +75,9 @@ impl Metrics {
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     peer: Option<Extension<Peer>>,
-    client: Option<Extension<Client>>,
     headers: HeaderMap,
 ) -> Response {
-    let (peer, client) = (peer.map(|peer| peer.0), client.map(|client| client.0));
-    if !app.metrics.admits(peer, client, &headers) {
+    if !app.metrics.admits(peer.map(|peer| peer.0), &headers) {
         return problem::not_found().await.into_response();
     }
     let text = app.metrics.handle.render();
@@ -95,11 +93,9 @@ pub(crate) async fn count_login(answer: Response) -> Response {
 }
 
 /// A proxy on this machine asks from here too, for others: what it forwards does not count.
-fn is_from_here(peer: Option<Peer>, client: Option<Client>, headers: &HeaderMap) -> bool {
-    let is_loopback =
-        |ip: Option<std::net::IpAddr>| ip.is_some_and(|ip| ip.to_canonical().is_loopback());
-    is_loopback(peer.and_then(Peer::ip))
-        && is_loopback(client.and_then(Client::ip))
+fn is_from_here(peer: Option<Peer>, headers: &HeaderMap) -> bool {
+    peer.and_then(Peer::ip)
+        .is_some_and(|ip| ip.to_canonical().is_loopback())
         && !FORWARDED.iter().any(|name| headers.contains_key(name))
 }
 

@@ -47,11 +47,13 @@ pub struct Settings {
     /// `PUBLIC_ORIGIN`: the origin that clients see; default none, must be set, and HTTPS, in
     /// production. Policy: always HTTPS.
     pub public_origin: Option<Origin>,
-    /// `DATABASE_URL` (or `_FILE`): where users and sessions are; default
-    /// `sqlite://secure_api.db`. Policy: refresh tokens stored securely in a database.
+    /// `DATABASE_URL` (or `_FILE`): where users and sessions are; `sqlite://PATH`,
+    /// `sqlite::memory:`, `postgres://…` or `memory:`, default `sqlite://secure_api.db`. Policy:
+    /// refresh tokens stored securely in a database.
     pub database_url: String,
     /// `REDIS_URL` (or `_FILE`): the Redis or Valkey through which instances share rate limits and
-    /// tell one another of ends; default none. Policy: rate limits; logout invalidates tokens.
+    /// tell one another of ends; `redis://…`, `rediss://…` (TLS) or `redis+unix://…`, default none.
+    /// Policy: rate limits; logout invalidates tokens.
     pub redis_url: Option<String>,
     /// `JWT_SECRET` and `JWT_SECRET_PREVIOUS` (or `_FILE`): bytes, each at least 32; default none,
     /// must be set in production. Policy: secrets.
@@ -60,9 +62,9 @@ pub struct Settings {
     /// 32, none of them one of `JWT_SECRET`; default none, must be set in production. Policy:
     /// secrets.
     pub jwt_refresh_secrets: Option<Secrets>,
-    /// `JWT_ISSUER`: 1 to 256 characters; default `secure_api`. Policy: access tokens.
+    /// `JWT_ISSUER`: 1 to 256 characters on one line; default `secure_api`. Policy: access tokens.
     pub jwt_issuer: String,
-    /// `JWT_AUDIENCE`: 1 to 256 characters; default `secure_api`. Policy: access tokens.
+    /// `JWT_AUDIENCE`: 1 to 256 characters on one line; default `secure_api`. Policy: access tokens.
     pub jwt_audience: String,
     /// `JWT_ACCESS_TTL_SECS`: seconds; default 900, 1 to 3600. Policy: access tokens, 15 minutes.
     pub jwt_access_ttl: Duration,
@@ -565,7 +567,7 @@ impl Reader<'_> {
 
     fn word(&mut self, name: &'static str) -> Option<String> {
         let text = self.text(name)?;
-        if text.len() > 256 || text.chars().any(char::is_control) {
+        if text.chars().count() > 256 || text.chars().any(char::is_control) {
             self.fault(name, "takes up to 256 characters on one line");
         }
         Some(text)

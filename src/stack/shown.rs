@@ -100,14 +100,13 @@ fn length(secret: &Secret) -> String {
     format!("({} bytes)", secret.len())
 }
 
-/// A URL without what stands before `@` in its authority, and without its query.
+/// A URL without what stands before `@` in its authority, and without its query. A password may
+/// hold `?`, `#` and `/` that nobody escaped, so nothing before the last `@` is shown.
 fn without_credentials(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-            format!("{scheme}://{host}")
-        }
-        None => url.to_owned(),
-    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{host}")
 }

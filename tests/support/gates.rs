@@ -81,6 +81,14 @@ pub(crate) fn gates() -> Vec<Gate> {
         plain()
     };
     let spent = Policy::strict("spent", 1, WINDOW).unwrap();
+    let clock = ManualClock::new();
+    let lines = Policy::strict("spent", 1, WINDOW * 2_000).unwrap();
+    let lines = RateLimitLayer::new([lines]).with_context(Context::new().with_clock(clock.clone()));
+    // Each refusal is a line of its own.
+    let unfolded = move || {
+        clock.advance(Duration::from_secs(10));
+        plain()
+    };
     let stack = || {
         whole(
             jwt(true),
@@ -173,13 +181,13 @@ pub(crate) fn gates() -> Vec<Gate> {
             "rate limit, refused",
             ALONE,
             plain,
-            limits([spent.clone()]).layer(Handler::Text),
+            limits([spent]).layer(Handler::Text),
         ),
         Gate::new(
             "rate limit, refused, by default a line",
             ALONE,
-            plain,
-            RateLimitLayer::new([spent]).layer(Handler::Text),
+            unfolded,
+            lines.layer(Handler::Text),
         ),
         Gate::new(
             "jwt",

@@ -8,14 +8,14 @@
 //! Nothing secret in logs, errors, `Debug` output or the database's files: everything that is said
 //! over the life of some sessions is kept, and searched for every secret that was in use.
 
+mod support;
+
 use std::{
     convert::Infallible,
     error::Error,
     fmt::{self, Write as _},
-    io,
     net::IpAddr,
     path::Path,
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -39,25 +39,15 @@ use portcullis::{
 use sqlx::Row as _;
 use tower::ServiceExt as _;
 
+use self::support::log::Log;
+
 /// What was logged and printed.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+#[derive(Default)]
+struct Said(Log);
 
 impl Said {
     fn show(&self, what: impl fmt::Debug) {
-        let text = format!("{what:?} {what:#?}\n");
-        self.0.lock().unwrap().extend_from_slice(text.as_bytes());
+        self.0.add(&format!("{what:?} {what:#?}\n"));
     }
 
     fn error(&self, error: &(dyn Error + 'static)) {
@@ -67,10 +57,6 @@ impl Said {
             self.show(format_args!("{error}"));
             next = error.source();
         }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
@@ -160,11 +146,10 @@ fn files(folder: &Path) -> Vec<u8> {
 #[tokio::test]
 async fn nothing_secret_is_said_or_stored() {
     let said = Said::default();
-    let writer = said.clone();
     // Everything of everybody, sqlx and its threads included.
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(move || writer.clone())
+        .with_writer(said.0.clone())
         .with_ansi(false)
         .init();
     let folder = tempfile::tempdir().unwrap();
@@ -373,7 +358,7 @@ async fn nothing_secret_is_said_or_stored() {
     fail(&sessions, &last, &said).await;
     assert_eq!(ask("/logout", true, last.refresh_token.expose()).await, 503);
 
-    let text = said.text();
+    let text = said.0.text();
     for known in [
         "authn_token_reuse",
         "session_logout",

@@ -1,7 +1,8 @@
 //! Events: what a log gets, whatever clients and sinks do.
 
+mod support;
+
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
@@ -17,7 +18,8 @@ use portcullis::{
     event::{EventKind, EventSink, QueueSink, SecurityEvent, TracingSink},
     time::ManualClock,
 };
-use tracing_subscriber::fmt::MakeWriter;
+
+use self::support::log::Log;
 
 #[test]
 fn a_flood_of_refusals_does_not_grow_the_log_beyond_its_rate() {
@@ -259,7 +261,7 @@ fn no_value_forges_a_line() {
             TracingSink.record(&event);
         }
     });
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert_eq!(text.lines().count(), hopeless.len(), "{text}");
     assert_eq!(text.matches('\n').count(), hopeless.len());
     for line in text.lines() {
@@ -325,26 +327,4 @@ fn refuse(context: &Context, client: u32) -> http::Response<http_body_util::Full
 
 fn address(client: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + client))
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
 }

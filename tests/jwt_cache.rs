@@ -3,7 +3,14 @@
 #![cfg(all(feature = "jwt", feature = "aws-lc-rs"))]
 
 mod jwt_support;
+mod support;
 
+#[cfg(target_os = "linux")]
+use std::{
+    fs::{self, File},
+    io::BufRead as _,
+    os::unix::fs::FileExt as _,
+};
 use std::{sync::Arc, thread, time::Duration};
 
 use portcullis::{
@@ -15,8 +22,16 @@ use portcullis::{
     time::UnixMillis,
 };
 use serde_json::json;
+#[cfg(target_os = "linux")]
+use zeroize::Zeroize as _;
 
-use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint, signing_key};
+use self::{
+    jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint, signing_key},
+    support::log::Log,
+};
+
+#[cfg(target_os = "linux")]
+const MASK: u8 = 0x55;
 
 fn cached(setup: &Setup) -> Verifier {
     setup.verifier.clone().with_cache(CacheLimits::new())
@@ -326,14 +341,100 @@ async fn h06_the_deny_list_is_asked_on_every_hit() {
     assert_eq!(status().await, 401);
 }
 
+/// H7: what is logged on every path of a token through the cache, at every level, and what any
+/// value at hand prints.
 #[test]
 fn h07_nothing_that_is_printed_holds_a_token() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
     let setup = Setup::new();
     let verifier = cached(&setup);
+    let layer = setup.layer();
     let token = token(&setup, "u");
-    let verified = verifier.verify(&token, setup.now()).unwrap();
-    let (_, signature) = token.rsplit_once('.').unwrap();
-    assert!(!format!("{verifier:?} {verified:?}").contains(signature));
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::trace!("the log is on");
+        let verified = verifier.verify(&token, setup.now()).unwrap();
+        let again = verifier.verify(&token, setup.now()).unwrap();
+        let unfit = verifier.verify_as::<u8>(&token, setup.now()).unwrap_err();
+        let changed = verifier.verify(&format!("{token}A"), setup.now());
+        let changed = changed.unwrap_err();
+        setup.clock.advance(Duration::from_secs(900));
+        let late = verifier.verify(&token, setup.now()).unwrap_err();
+        log.add(&format!("{verifier:?} {layer:?} {verified:?} {again:#?}"));
+        log.add(&format!(
+            "{unfit:?} {unfit} {changed:?} {changed} {late:?} {late}"
+        ));
+    });
+    let said = log.text();
+    assert!(said.contains("the log is on") && said.contains("claims do not fit"));
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let (_, payload) = message.split_once('.').unwrap();
+    for part in [signature, payload] {
+        assert!(!said.contains(&part[..16]), "{said}");
+    }
+}
+
+/// H7: a token is kept while it may come again, and wiped from memory then.
+#[cfg(target_os = "linux")]
+#[test]
+fn h07_a_token_that_is_forgotten_is_nowhere_in_memory() {
+    let setup = Setup::new();
+    let verifier = cached(&setup);
+    let mut token = token(&setup, "u").into_bytes();
+    // More than the signature, whose text stood alone before the token was put together.
+    let masked: Vec<u8> = token[token.len() - 60..]
+        .iter()
+        .map(|byte| byte ^ MASK)
+        .collect();
+    let text = str::from_utf8(&token).unwrap();
+    assert!(verifier.verify(text, setup.now()).is_ok());
+    token.zeroize();
+    assert_eq!(times_in_memory(&masked), 1);
+    drop(verifier);
+    assert_eq!(times_in_memory(&masked), 0);
+}
+
+/// How often a text stands in this process's writable memory. It is given masked, so that it is not
+/// found where it is looked for.
+#[cfg(target_os = "linux")]
+fn times_in_memory(masked: &[u8]) -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let memory = File::open("/proc/self/mem").unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    let own = buffer.as_ptr_range();
+    let own = own.start as u64..own.end as u64;
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (start, rest) = line.split_once('-').unwrap();
+        let (end, _) = rest.split_once(' ').unwrap();
+        let [mut at, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
+        while at + masked.len() as u64 <= end {
+            let length = buffer.len().min((end - at) as usize);
+            if memory.read_exact_at(&mut buffer[..length], at).is_err() {
+                break;
+            }
+            let mut rest = &buffer[..length];
+            // By its first byte, so that it takes no second in a debug build.
+            while rest.skip_until(masked[0] ^ MASK).unwrap() > 0 {
+                let start = length - rest.len() - 1;
+                let is_it = buffer[start..length]
+                    .get(..masked.len())
+                    .is_some_and(|text| {
+                        text.iter()
+                            .map(|byte| byte ^ MASK)
+                            .eq(masked.iter().copied())
+                    });
+                found += usize::from(is_it && !own.contains(&(at + start as u64)));
+            }
+            at += (length - masked.len() + 1) as u64;
+        }
+    }
+    buffer.fill(0);
+    std::hint::black_box(&buffer);
+    found
 }
 
 #[test]

@@ -12,7 +12,9 @@ main() {
     for feature in $(features); do
         step "lints, $feature alone" feature_alone "$feature"
     done
-    step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --all-features --no-deps
+    step "documentation, no feature" documentation --no-default-features
+    step "documentation, default features" documentation
+    step "documentation, all features" documentation --all-features
     step "examples" cargo build --locked --all-features --examples
     step "tests" run_tests
     step "older Redis, and Valkey" other_servers
@@ -40,6 +42,10 @@ features() {
 
 feature_alone() {
     cargo clippy --locked --quiet --no-default-features --features "$1" --lib -- -D warnings
+}
+
+documentation() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps "$@"
 }
 
 run_tests() {

@@ -100,6 +100,7 @@ impl fmt::Display for ApiKeyError {
 impl error::Error for ApiKeyError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
+            Self::NotAKey(why) => Some(why),
             Self::Store(error) => Some(error),
             _ => None,
         }

@@ -142,6 +142,18 @@ pub enum NotAKey {
     Environment,
 }
 
+impl fmt::Display for NotAKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "it has not the form of an API key",
+            Self::Checksum => "its checksum does not fit",
+            Self::Environment => "it is of another environment",
+        })
+    }
+}
+
+impl error::Error for NotAKey {}
+
 /// What an authentic-looking key says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Presented {

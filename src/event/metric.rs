@@ -3,7 +3,7 @@
 //! With the feature `metrics` every gate counts through the facade `metrics`, into whatever recorder
 //! the program has installed; without a recorder nothing is kept. Labels are closed sets: each is a
 //! fixed name of the program, and none holds a user, token, key or address, so that no client makes
-//! a series. Call [`register`] once the recorder is there.
+//! a series. Call `register` once the recorder is there.
 
 use http::StatusCode;
 

@@ -8,7 +8,7 @@
 //! (a spawned task) gets the [`Rejection`](crate::Rejection) as an error once, then the end.
 //!
 //! Where the gate promises that nothing of a refused body is acknowledged
-//! ([`upload`](crate::upload)), a success of the handler waits until the body has ended; what the
+//! (`upload`), a success of the handler waits until the body has ended; what the
 //! handler left unread is read by the future.
 //!
 //! Deployment caveat: behind an upload gate a handler that hands the body to a task and answers at

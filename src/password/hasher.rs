@@ -309,6 +309,13 @@ impl From<PasswordError> for Rejection {
     }
 }
 
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for PasswordError {
+    fn into_response(self) -> axum::response::Response {
+        Rejection::from(self).into_response()
+    }
+}
+
 /// A copy for the hashing thread that is wiped when it is done.
 fn owned(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.to_owned())

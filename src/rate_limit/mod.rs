@@ -26,9 +26,8 @@
 //! before; no network (IPv4 /16, IPv6 /32) holds more than a sixteenth of a table; keys for which
 //! there is no room share a slot with others of their network, under the same limit.
 //!
-//! Deployment caveat: the counts are those of one process; with the feature `redis`, [`redis`] shares
-//! them. Behind a proxy, name it in
-//! [`TrustedProxies`](crate::TrustedProxies), or all its clients are one.
+//! Deployment caveat: the counts are those of one process; the feature `redis` shares them.
+//! Behind a proxy, name it in [`TrustedProxies`](crate::TrustedProxies), or all its clients are one.
 //!
 //! ```
 //! use bytes::Bytes;

@@ -111,6 +111,7 @@ impl fmt::Display for RefreshError {
 impl error::Error for RefreshError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
+            Self::NotAToken(why) => Some(why),
             Self::Store(error) => Some(error),
             _ => None,
         }
@@ -136,6 +137,13 @@ impl From<&RefreshError> for Rejection {
 impl From<RefreshError> for Rejection {
     fn from(error: RefreshError) -> Self {
         Self::from(&error)
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for RefreshError {
+    fn into_response(self) -> axum::response::Response {
+        Rejection::from(self).into_response()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The token itself: what it says, how it is proved, how its successor is derived.
 
-use std::{fmt, sync::Arc};
+use std::{error, fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hkdf::Hkdf;
@@ -52,6 +52,18 @@ impl NotAToken {
         }
     }
 }
+
+impl fmt::Display for NotAToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "it has not the form of a refresh token",
+            Self::UnknownKey => "it was made with a key that is not known",
+            Self::Forged => "its proof does not hold",
+        })
+    }
+}
+
+impl error::Error for NotAToken {}
 
 /// An authentic token, taken apart.
 #[derive(Clone)]

@@ -100,4 +100,11 @@ impl From<SessionError> for Rejection {
     }
 }
 
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for SessionError {
+    fn into_response(self) -> axum::response::Response {
+        Rejection::from(self).into_response()
+    }
+}
+
 const RETRY_AFTER: Duration = Duration::from_secs(5);

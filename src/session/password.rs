@@ -205,3 +205,10 @@ impl<E> From<PasswordChangeError<E>> for Rejection {
         }
     }
 }
+
+#[cfg(feature = "axum")]
+impl<E> axum::response::IntoResponse for PasswordChangeError<E> {
+    fn into_response(self) -> axum::response::Response {
+        Rejection::from(self).into_response()
+    }
+}

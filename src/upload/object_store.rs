@@ -287,7 +287,7 @@ impl StoredObject {
 
 /// Files were not stored. As a [`Rejection`] it is 400 for an upload that was not accepted, 503 for
 /// a store that failed, and 500 for a handler that wrote something else than it read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HandOffError {
     /// The upload was refused, or ended early.
@@ -325,6 +325,13 @@ impl From<HandOffError> for Rejection {
             HandOffError::Store(_) => (RejectionKind::Unavailable, "object_store_failed"),
         };
         Self::new(kind, GATE, reason)
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for HandOffError {
+    fn into_response(self) -> axum::response::Response {
+        Rejection::from(self).into_response()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod forwarder;
 #[cfg(feature = "refresh-token")]
 pub mod load;
+pub mod log;
 pub mod postgres;
 pub mod probe;
 pub mod redis;

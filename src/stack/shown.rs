@@ -100,14 +100,16 @@ fn length(secret: &Secret) -> String {
     format!("({} bytes)", secret.len())
 }
 
-/// A URL without what stands before `@` in its authority, and without its query.
+/// A URL without what stands before `@` in its authority, and without its query. Where an `@` stands
+/// further on, what is before it may be a password that is not encoded, and the scheme alone is shown.
 fn without_credentials(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://") {
+    let (shown, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    match shown.split_once("://") {
+        Some((scheme, _)) if query.contains('@') => format!("{scheme}://…"),
         Some((scheme, rest)) => {
             let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             format!("{scheme}://{host}")
         }
-        None => url.to_owned(),
+        None => shown.to_owned(),
     }
 }

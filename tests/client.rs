@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderName};
 use portcullis::{
     TrustedProxies,
-    client::{ForwardedHeader, Peer},
+    client::{ForwardedHeader, Peer, Prefix},
 };
 use proptest::prelude::*;
 
@@ -28,6 +28,22 @@ fn client(proxies: &TrustedProxies, peer: &str, fields: &[(&str, &str)]) -> IpAd
 
 fn by_networks() -> TrustedProxies {
     TrustedProxies::new(["10.0.0.0/8", "2001:db8:1::/48"]).unwrap()
+}
+
+/// `010.0.0.0/8` is 8.0.0.0/8 to readers that know octal numbers.
+#[test]
+fn a_number_with_a_leading_zero_is_no_network() {
+    for (strict, lax) in [
+        ("10.0.0.0/8", "010.0.0.0/8"),
+        ("::ffff:10.0.0.0/104", "::ffff:010.0.0.0/104"),
+        ("10.0.0.0/8", "10.0.0.0/08"),
+        ("10.0.0.0/8", "10.0.0.0/+8"),
+    ] {
+        assert!(TrustedProxies::new([strict]).is_ok(), "{strict}");
+        assert!(TrustedProxies::new([lax]).is_err(), "{lax}");
+        assert!(lax.parse::<Prefix>().is_err(), "{lax}");
+    }
+    assert!("10.0.0.0/8".parse::<Prefix>().is_ok());
 }
 
 /// Who is trusted, the peer, what it sent, and who the client is.

@@ -81,6 +81,13 @@ async fn plain_http_goes_to_the_public_origin_and_nowhere_else() {
             &[HOST],
             "https://example.com/%0d%0aset-cookie:x",
         ),
+        // A URI is ASCII, though a target may not be.
+        (
+            "GET",
+            "/käse?ö",
+            &[HOST],
+            "https://example.com/k%C3%A4se?%C3%B6",
+        ),
         (
             "GET",
             "/a",

@@ -23,6 +23,7 @@ main() {
     fi
     step "instructions of each gate" bash benches/instructions/run.sh
     step "a program with both backends" cargo test --locked --all-features --test jwt_two_backends -- --ignored
+    step "fuzz targets, 10 s each" bash fuzz/run.sh smoke
     step "doc tests" cargo test --locked --all-features --doc
     echo "all checks passed in ${SECONDS} s"
 }
@@ -60,7 +61,7 @@ install_missing() {
     # Debian keeps daemons where only root looks.
     export PATH=$PATH:/usr/sbin
     local packages=()
-    command -v cc >/dev/null || packages+=(build-essential)
+    { command -v cc && command -v c++; } >/dev/null || packages+=(build-essential)
     command -v chromium >/dev/null || packages+=(chromium)
     command -v clamd >/dev/null || packages+=(clamav-daemon)
     command -v redis-server >/dev/null || packages+=(redis-server)

@@ -192,6 +192,24 @@ fn the_bounds_are_as_documented() {
     }
 }
 
+/// `?` and `#` end the authority of a URL, so a password that holds one is where readers see none.
+#[test]
+fn a_password_that_is_not_encoded_is_not_shown() {
+    for url in [
+        "postgres://ada:hunter2?x@db.example/app",
+        "postgres://ada:hunter2#x@db.example/app",
+        "postgres://ada:hunter2/x@db.example/app?y@z",
+    ] {
+        let settings = Settings::from_map([("DATABASE_URL", url), ("REDIS_URL", "redis://a")]);
+        let shown = settings.unwrap().to_string();
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("ada"),
+            "{shown}"
+        );
+        assert!(shown.contains("DATABASE_URL=postgres://"), "{shown}");
+    }
+}
+
 #[test]
 fn shown_settings_tell_no_secret() {
     let secrets: Vec<String> = (0..5)

@@ -1249,6 +1249,9 @@ async fn svg_is_taken_only_where_it_is_asked_for() {
         (svg(&with("<script>")), (422, "active_content")),
         (svg(&with("<x:SCRIPT>")), (422, "active_content")),
         (svg(&with("<g onclick = 'x'/>")), (422, "active_content")),
+        (svg(&with("<?PHP x ?>")), (422, "active_content")),
+        (svg(&with("<?= x ?>")), (422, "active_content")),
+        (svg(&with("<% x %>")), (422, "active_content")),
         (svg(&with("<foreignObject>")), (422, "active_content")),
         (
             svg(&with("<a href='javascript:x'/>")),

@@ -34,7 +34,10 @@ struct Setup {
 static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     let policy = || UploadPolicy::new(["text/plain", "image/png"]).unwrap();
     Setup {
-        runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
+        runtime: tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap(),
         strict: UploadLayer::new(policy()),
         compat: UploadLayer::new(policy().compat()),
     }
@@ -56,7 +59,10 @@ where
     let mut form = multer::Multipart::new(body.into_data_stream(), boundary);
     let mut parts = Vec::new();
     while let Some(field) = form.next_field().await? {
-        let (name, file) = (field.name().map(String::from), field.file_name().map(String::from));
+        let (name, file) = (
+            field.name().map(String::from),
+            field.file_name().map(String::from),
+        );
         parts.push((name, file, field.bytes().await?));
     }
     Ok(parts)
@@ -71,17 +77,32 @@ async fn behind(layer: &UploadLayer, frames: Frames) -> Option<(Vec<Part>, Vec<C
             let seen = Arc::clone(&seen);
             async move {
                 let upload = CheckedUpload::of(Head::of(&request)).unwrap();
-                let content_type = request.headers()["content-type"].to_str().unwrap().to_owned();
-                let parts = read(request.into_body(), &content_type).await.expect("accepted, and not read");
-                let files = upload.accepted().await.expect("read to its end, and not accepted");
+                let content_type = request.headers()["content-type"]
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                let parts = read(request.into_body(), &content_type)
+                    .await
+                    .expect("accepted, and not read");
+                let files = upload
+                    .accepted()
+                    .await
+                    .expect("read to its end, and not accepted");
                 *seen.lock().unwrap() = Some((parts, files));
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
             }
         }
     };
     let body = StreamBody::new(stream::iter(frames));
-    let request = Request::post("/").header("content-type", FORM).body(body).unwrap();
-    let answer = layer.layer(service_fn(handler)).oneshot(request).await.unwrap();
+    let request = Request::post("/")
+        .header("content-type", FORM)
+        .body(body)
+        .unwrap();
+    let answer = layer
+        .layer(service_fn(handler))
+        .oneshot(request)
+        .await
+        .unwrap();
     let seen = seen.lock().unwrap().take();
     match answer.status().as_u16() {
         200 => Some(seen.expect("a success without a reading")),
@@ -106,17 +127,32 @@ fuzz_target!(|input: &[u8]| {
             assert!(whole.is_none(), "taken whole, refused in frames of {size}");
             return;
         };
-        assert_eq!(Some(&parts), whole.as_ref().map(|(parts, _)| parts), "in frames of {size}");
+        assert_eq!(
+            Some(&parts),
+            whole.as_ref().map(|(parts, _)| parts),
+            "in frames of {size}"
+        );
         let read_files: Vec<_> = parts
             .iter()
             .filter(|(_, name, _)| name.as_ref().is_some_and(|name| !name.is_empty()))
-            .map(|(field, name, bytes)| (field.as_deref().unwrap(), name.as_deref(), bytes.len() as u64))
+            .map(|(field, name, bytes)| {
+                (
+                    field.as_deref().unwrap(),
+                    name.as_deref(),
+                    bytes.len() as u64,
+                )
+            })
             .collect();
-        let told: Vec<_> = files.iter().map(|file| (file.field(), file.name(), file.bytes())).collect();
+        let told: Vec<_> = files
+            .iter()
+            .map(|file| (file.field(), file.name(), file.bytes()))
+            .collect();
         assert_eq!(read_files, told, "other files than were checked");
         if strict {
             let body = StreamBody::new(stream::iter(frames(body, size)));
-            let alone = read(body, FORM).await.expect("accepted, and multer alone does not read it");
+            let alone = read(body, FORM)
+                .await
+                .expect("accepted, and multer alone does not read it");
             assert_eq!(alone, parts, "behind the gate and without it");
         }
     });

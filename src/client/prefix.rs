@@ -100,7 +100,7 @@ impl FromStr for Prefix {
         if let Ok(ip) = text.parse() {
             return Ok(Self::of(ip, 32, 128));
         }
-        let network: IpNet = text.parse().map_err(|_| refuse())?;
+        let network = network(text).ok_or_else(refuse)?;
         let is_mapped = network.addr().to_canonical().is_ipv4() && !network.addr().is_ipv4();
         if network.trunc() != network || is_mapped {
             return Err(refuse());
@@ -108,6 +108,14 @@ impl FromStr for Prefix {
         let len = network.prefix_len();
         Ok(Self::of(network.addr(), len, len))
     }
+}
+
+/// A network in CIDR notation. Numbers have no leading zeros: some readers take those for octal.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let (address, len) = text.split_once('/')?;
+    let is_plain = len == "0" || len.starts_with(|first| matches!(first, '1'..='9'));
+    let len = len.parse().ok().filter(|_| is_plain)?;
+    IpNet::new(address.parse().ok()?, len).ok()
 }
 
 impl fmt::Display for Prefix {

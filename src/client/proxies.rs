@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{
     forwarded::{Hop, forwarded_hops, forwarded_proto, x_forwarded_for},
     peer::{Client, Peer},
+    prefix,
 };
 use crate::{error::ConfigError, head::Head};
 
@@ -167,10 +168,9 @@ fn x_forwarded_proto(headers: &HeaderMap) -> Option<bool> {
 }
 
 fn parse_network(text: &str) -> Result<IpNet, ConfigError> {
-    let network = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| refuse("takes networks such as 10.0.0.0/8 and addresses"))?;
+    let network = prefix::network(text)
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        .ok_or_else(|| refuse("takes networks such as 10.0.0.0/8 and addresses"))?;
     if network.prefix_len() == 0 {
         return Err(refuse(
             "trusts every address, so anybody could claim to be anyone",

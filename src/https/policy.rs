@@ -185,10 +185,15 @@ impl HttpsPolicy {
     fn location(&self, uri: &Uri) -> HeaderValue {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = if path.starts_with('/') { path } else { "/" };
-        let location = |path| HeaderValue::from_str(&format!("{}{path}", self.origin));
-        location(path)
-            .or_else(|_| location("/"))
-            .unwrap_or(HeaderValue::from_static("/"))
+        let mut location = self.origin.to_string();
+        for byte in path.bytes() {
+            // A target may hold UTF-8 as it is, a URI may not (RFC 3987 section 3.1).
+            match byte.is_ascii_graphic() {
+                true => location.push(byte.into()),
+                false => location.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"))
     }
 }
 

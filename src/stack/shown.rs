@@ -100,13 +100,16 @@ fn length(secret: &Secret) -> String {
     format!("({} bytes)", secret.len())
 }
 
-/// A URL without what stands before `@` in its authority, and without its query. A password may
-/// hold `?`, `#` and `/` that nobody escaped, so nothing before the last `@` is shown.
+/// A URL without what stands before `@` in its authority, and without its query. Where an `@` stands
+/// further on, what is before it may be a password that is not encoded, and the scheme alone is shown.
 fn without_credentials(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.split(['?', '#']).next().unwrap_or_default().to_owned();
-    };
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let host = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{host}")
+    let (shown, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    match shown.split_once("://") {
+        Some((scheme, _)) if query.contains('@') => format!("{scheme}://…"),
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+        None => shown.to_owned(),
+    }
 }

@@ -3,6 +3,8 @@
 
 #[path = "../tests/jwt_support/mod.rs"]
 mod jwt_support;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::{convert::Infallible, future::Ready, hint::black_box, time::Duration};
 
@@ -113,6 +115,15 @@ fn bench(criterion: &mut Criterion) {
             .layer(service_fn(answer));
         group.bench_function("layer, cached", |bencher| {
             bencher.iter(|| run(&mut known, &field))
+        });
+        group.bench_function("layer, cached, two threads", |bencher| {
+            let known = JwtLayer::new(cached.clone()).with_context(context.clone());
+            let work = || {
+                let mut known = known.layer(service_fn(answer));
+                let field = &field;
+                move || run(&mut known, field)
+            };
+            bencher.iter_custom(|calls| threads::on_two(calls, work));
         });
         group.bench_function("verify", |bencher| {
             bencher.iter(|| verifier.verify(black_box(&token), now).unwrap())

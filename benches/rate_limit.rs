@@ -23,6 +23,9 @@ use portcullis::{
 };
 use tower::{Layer, Service, service_fn};
 
+#[path = "support/threads.rs"]
+mod threads;
+
 type Body = Full<Bytes>;
 
 const WINDOW: Duration = Duration::from_secs(900);
@@ -47,10 +50,18 @@ fn rate_limits(criterion: &mut Criterion) {
         let limiter = RateLimiter::keyed(quota);
         bencher.iter(|| black_box(limiter.check_key(&ip)));
     });
+    group.bench_function("governor, two threads on one key", |bencher| {
+        let quota = Quota::with_period(Duration::from_nanos(1));
+        let quota = quota.unwrap().allow_burst(NonZeroU32::MAX);
+        let limiter = RateLimiter::keyed(quota);
+        let check = || drop(black_box(limiter.check_key(&ip)));
+        bencher.iter_custom(|calls| threads::on_two(calls, || check));
+    });
     let ring = Policy::strict("general", PLENTY, WINDOW).unwrap();
     let smooth = Policy::smooth("general", PLENTY, WINDOW).unwrap();
     let denied = Policy::strict("auth", 1, WINDOW).unwrap();
     let second = Policy::strict("model", PLENTY, WINDOW).unwrap();
+    let shared = RateLimitLayer::new([ring.clone()]);
     let quiet =
         portcullis::Context::new().with_events_inline(|_: &portcullis::event::SecurityEvent| {});
     for (name, layer) in [
@@ -72,6 +83,13 @@ fn rate_limits(criterion: &mut Criterion) {
             );
         });
     }
+    group.bench_function("strict, two threads on one key", |bencher| {
+        let work = || {
+            let mut service = shared.layer(service_fn(inner));
+            move || drop(call(&mut service, request(ip)))
+        };
+        bencher.iter_custom(|calls| threads::on_two(calls, work));
+    });
     group.finish();
 }
 

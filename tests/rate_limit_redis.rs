@@ -3,16 +3,19 @@
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
+    future::{Ready, poll_fn, ready},
     net::Ipv4Addr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use portcullis::{
@@ -112,7 +115,9 @@ fn calls(redis: &Redis) -> u64 {
     let stats = redis.answer("INFO commandstats");
     let sent = stats.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let others = ["time", "get", "set", "psetex", "del", "info", "quit"];
+        let others = [
+            "time", "get", "mget", "set", "psetex", "del", "info", "quit",
+        ];
         let is_other = others.contains(&name) || name.starts_with("client");
         (!is_other).then(|| rest.split(',').next().unwrap().parse::<u64>().unwrap())
     });
@@ -252,6 +257,55 @@ async fn a_request_takes_one_round_trip_and_a_refusal_that_still_holds_none() {
     assert_eq!(calls(&redis), before);
     assert_eq!(status(&other, "203.0.113.8").await, 200);
     assert_eq!(calls(&redis), before + 1);
+}
+
+#[tokio::test]
+async fn requests_at_once_share_round_trips_and_are_judged_each_for_itself() {
+    let Some(redis) = Redis::start() else { return };
+    let policies = || {
+        [
+            strict("few", 3),
+            Policy::smooth("many", 50, WINDOW).unwrap(),
+        ]
+    };
+    let layer = instance(&redis, policies()).await;
+    assert_eq!(status(&layer, "203.0.113.9").await, 200);
+    let before = calls(&redis);
+    let one = || status(&layer, "203.0.113.7");
+    let other = || status(&layer, "203.0.113.8");
+    let answers = join_all((0..48).map(|index| async move {
+        match index % 8 {
+            0 => one().await,
+            _ => other().await,
+        }
+    }));
+    let admitted = answers
+        .await
+        .iter()
+        .filter(|status| **status == 200)
+        .count();
+    assert_eq!(admitted, 3 + 3);
+    // Those that found four calls under way share the next ones.
+    assert!(calls(&redis) - before <= 8, "48 requests at once");
+    // What was refused was charged to none of the two.
+    let many = instance(&redis, [Policy::smooth("many", 50, WINDOW).unwrap()]).await;
+    assert_eq!(self::admitted(&many, "203.0.113.7", 60).await, 47);
+}
+
+#[tokio::test]
+async fn who_goes_away_takes_no_answer_with_him() {
+    let Some(redis) = Redis::start() else { return };
+    let layer = instance(&redis, [strict("auth", 2)]).await;
+    let mut gone = pin!(answer(&layer, from("203.0.113.7")));
+    let mut stays = pin!(answer(&layer, from("203.0.113.8")));
+    poll_fn(|cx| {
+        assert!(gone.as_mut().poll(cx).is_pending());
+        assert!(stays.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    gone.set(answer(&layer, from("203.0.113.9")));
+    assert_eq!(stays.await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -481,7 +535,7 @@ async fn an_answer_that_is_cut_in_the_middle_is_charged_once() {
     let other = instance(&redis, [strict("auth", 5)]).await;
     assert_eq!(status(&layer, "203.0.113.1").await, 200);
     let mut slowest = Duration::ZERO;
-    for (round, after) in [0, 1, 5, 20, 40].into_iter().enumerate() {
+    for (round, after) in [0, 1, 5, 20, 30].into_iter().enumerate() {
         let ip = format!("203.0.114.{round}");
         assert_eq!(status(&layer, &ip).await, 200);
         let before = calls(&redis);

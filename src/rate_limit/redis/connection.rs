@@ -8,9 +8,10 @@ use sha2::Sha256;
 use tokio::time::timeout;
 
 use super::{
+    batch::Batches,
     breaker::Breaker,
     denied::Denied,
-    script::{self, Answer, Asked, Names},
+    script::{self, Answer, Asked, Charge, Names},
 };
 use crate::{
     context::Context,
@@ -28,6 +29,7 @@ pub struct RedisLimits {
 
 struct Inner {
     link: Link,
+    batches: Batches,
     names: Names,
     breaker: Breaker,
     denied: Denied,
@@ -94,6 +96,7 @@ impl RedisLimits {
         Ok(Self {
             inner: Arc::new(Inner {
                 link,
+                batches: Batches::default(),
                 names: Names::new("portcullis", &key),
                 breaker: Breaker::default(),
                 denied: Denied::new(),
@@ -110,15 +113,24 @@ impl RedisLimits {
         &self.inner.denied
     }
 
-    /// Judges all counts, and with `charge` charges all of them when none refuses.
+    /// Judges a charge, and makes it unless one of its counts refuses.
     pub(super) async fn charge(
         &self,
-        asked: &[Asked],
-        charge: bool,
+        charge: Charge,
         context: &Context,
     ) -> Result<Vec<Answer>, Away> {
-        let call = judge(self.connection(), asked, charge);
-        self.within_budget(context, call).await
+        if charge.counts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let link = &self.inner.link;
+        if let cluster @ Connection::Cluster(_) = link.connection() {
+            return self
+                .within_budget(context, charge_slots(cluster, charge))
+                .await;
+        }
+        let answers = self.inner.batches.ask(link, charge, self.budget);
+        let answers = async { answers.await.ok_or(Away) };
+        self.within_budget(context, answers).await
     }
 
     /// Gives charges back. One that fails stands.
@@ -137,10 +149,10 @@ impl RedisLimits {
         self.inner.link.connection()
     }
 
-    async fn within_budget<T>(
+    async fn within_budget<T, E>(
         &self,
         context: &Context,
-        call: impl Future<Output = RedisResult<T>>,
+        call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Away> {
         let breaker = &self.inner.breaker;
         let leave = breaker.leave(context.monotonic()).ok_or(Away)?;
@@ -172,23 +184,6 @@ async fn ping(mut connection: Connection) -> RedisResult<()> {
     redis::cmd("PING").query_async(&mut connection).await
 }
 
-async fn judge(
-    mut connection: Connection,
-    asked: &[Asked],
-    charge: bool,
-) -> RedisResult<Vec<Answer>> {
-    let [first, rest @ ..] = asked else {
-        return Ok(Vec::new());
-    };
-    let is_one_slot = rest.iter().all(|count| count.tag == first.tag);
-    match connection {
-        Connection::Cluster(_) if !is_one_slot => {
-            charge_slots(&mut connection, asked, charge).await
-        }
-        _ => script::charge(&mut connection, asked, charge).await,
-    }
-}
-
 async fn refund(mut connection: Connection, charges: &[(Asked, u64)]) -> RedisResult<()> {
     match connection {
         Connection::One(_) => script::refund(&mut connection, charges).await,
@@ -205,38 +200,46 @@ async fn forget(mut connection: Connection, asked: &[Asked]) -> RedisResult<()> 
     Ok(())
 }
 
-/// Charges counts of several slots: asks all first, so that a refusal charges none, and gives back
-/// what was charged when one refuses after all.
-async fn charge_slots(
-    cluster: &mut Connection,
-    asked: &[Asked],
-    charge: bool,
-) -> RedisResult<Vec<Answer>> {
-    let answers = ask_slots(cluster, asked, false).await?;
-    if !charge || is_refused(asked, &answers) {
+/// Counts of several slots are all asked first, so that a refusal charges none, and what was charged
+/// is given back when one refuses after all.
+async fn charge_slots(mut cluster: Connection, charge: Charge) -> RedisResult<Vec<Answer>> {
+    let Charge { counts, is_trial } = charge;
+    let is_one_slot = counts.iter().all(|count| count.tag == counts[0].tag);
+    let is_first_trial = is_trial || !is_one_slot;
+    let answers = ask_slots(&mut cluster, &counts, is_first_trial).await?;
+    if is_trial || is_one_slot || is_refused(&counts, &answers) {
         return Ok(answers);
     }
-    let answers = ask_slots(cluster, asked, true).await?;
-    if is_refused(asked, &answers) {
-        let charged: Vec<_> = asked
-            .iter()
+    let answers = ask_slots(&mut cluster, &counts, false).await?;
+    if is_refused(&counts, &answers) {
+        let charged: Vec<_> = counts
+            .into_iter()
             .zip(&answers)
             .filter(|(_, answer)| answer.stamp > 0)
-            .map(|(count, answer)| (count.clone(), answer.stamp))
+            .map(|(count, answer)| (count, answer.stamp))
             .collect();
-        refund_slots(cluster, &charged).await?;
+        refund_slots(&mut cluster, &charged).await?;
     }
     Ok(answers)
 }
 
 async fn ask_slots(
     cluster: &mut Connection,
-    asked: &[Asked],
-    charge: bool,
+    counts: &[Asked],
+    is_trial: bool,
 ) -> RedisResult<Vec<Answer>> {
-    let mut answers = Vec::with_capacity(asked.len());
-    for slot in asked.chunk_by(|one, next| one.tag == next.tag) {
-        answers.extend(script::charge(cluster, slot, charge).await?);
+    let mut answers = Vec::with_capacity(counts.len());
+    for slot in counts.chunk_by(|one, next| one.tag == next.tag) {
+        let charge = Charge {
+            counts: slot.to_vec(),
+            is_trial,
+        };
+        answers.extend(
+            script::charge(cluster, &[charge])
+                .await?
+                .into_iter()
+                .flatten(),
+        );
     }
     Ok(answers)
 }

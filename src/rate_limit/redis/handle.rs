@@ -9,7 +9,7 @@ use super::{
         window::Left,
     },
     layer::{Question, SharedRateLimitLayer, charges, give_back},
-    script::Asked,
+    script::{Asked, Charge},
 };
 use crate::{
     error::ConfigError,
@@ -66,9 +66,12 @@ impl SharedHandle {
     pub async fn peek(&self, policy: &str, key: Key) -> Result<Usage, ConfigError> {
         let local = self.layer.local().handle();
         let own = local.peek(policy, key)?;
-        let asked = self.asked(policy, key);
+        let charge = Charge {
+            counts: self.asked(policy, key),
+            is_trial: true,
+        };
         let context = &self.layer.local().config().context;
-        let answers = self.layer.redis().charge(&asked, false, context).await;
+        let answers = self.layer.redis().charge(charge, context).await;
         let of = |answer: &super::script::Answer| Left {
             units: answer.units,
             more_in: answer.more_in,

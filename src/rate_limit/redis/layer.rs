@@ -18,7 +18,7 @@ use super::{
     connection::RedisLimits,
     handle::SharedHandle,
     outage::Outage,
-    script::{Answer, Asked},
+    script::{Answer, Asked, Charge},
     service::SharedRateLimit,
 };
 use crate::{
@@ -217,12 +217,14 @@ impl Question {
     pub(super) async fn judge(self) -> Result<Granted, Rejection> {
         let layer = self.layer.clone();
         let context = &layer.local.config().context;
-        let mut asked = layer.asked(&self.counted, &self.local);
-        let charge = matches!(self.local, Decision::Admitted(_));
-        let counts: Vec<Asked> = asked.iter().map(|(_, count)| count.clone()).collect();
-        match layer.redis.charge(&counts, charge, context).await {
+        let asked = layer.asked(&self.counted, &self.local);
+        let charge = Charge {
+            counts: asked.iter().map(|(_, count)| count.clone()).collect(),
+            is_trial: !matches!(self.local, Decision::Admitted(_)),
+        };
+        match layer.redis.charge(charge, context).await {
             Ok(answers) => {
-                let answered = asked.drain(..).zip(answers).collect();
+                let answered = asked.into_iter().zip(answers).collect();
                 self.decide(answered)
             }
             Err(_) => {

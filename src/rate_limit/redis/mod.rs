@@ -5,6 +5,8 @@
 //!    warm. Nothing that they refuse is admitted, whatever Redis says.
 //! 2. One script in one round trip then judges all policies of the layer by the server's clock and
 //!    charges all of them, or none when one refuses; then the instance's own charge is given back.
+//!    Requests of one instance that run at the same time share a round trip, each judged for itself:
+//!    at most four are under way, with at most 32 requests each. On a cluster each goes alone.
 //!    A refusal is remembered until the moment that it names, for at most 5 s at a time, so that a
 //!    flood of refused requests costs Redis one call in 5 s for each key.
 //! 3. When Redis does not answer within the [budget](RedisLimits::with_budget) (100 ms), each policy
@@ -38,6 +40,7 @@
 //! # }
 //! ```
 
+mod batch;
 mod breaker;
 mod connection;
 mod denied;

@@ -12,21 +12,22 @@ local function strict(key, held, span, cost, stamp)
     return
   end
   local cell = math.ceil(span / 15)
-  local kept, last, given = {}, clock, false
-  for index = 0, math.floor(#held / 12) - 1 do
-    local at, units = struct.unpack('>dI4', held, index * 12 + 1)
+  local kept, sum, last, given = {}, 0, clock, false
+  for from = 5, #held, 12 do
+    local at, units = struct.unpack('>dI4', held, from)
     if not given and at >= stamp and math.floor(at / cell) == math.floor(stamp / cell) then
       units, given = units - cost, true
     end
     if units > 0 then
       kept[#kept + 1] = struct.pack('>dI4', at, units)
-      last = at
+      sum, last = sum + units, at
     end
   end
   if #kept == 0 then
     redis.call('DEL', key)
   else
-    redis.call('SET', key, table.concat(kept), 'PX', math.max(1, math.ceil((last + span - clock) / 1000)))
+    local packed = struct.pack('>I4', sum) .. table.concat(kept)
+    redis.call('SET', key, packed, 'PX', math.max(1, math.ceil((last + span - clock) / 1000)))
   end
 end
 

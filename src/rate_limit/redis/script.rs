@@ -22,6 +22,14 @@ pub(super) struct Asked {
     pub(super) may_refuse: bool,
 }
 
+/// The counts of one request: all of them are charged, or none when one refuses.
+#[derive(Clone, Debug)]
+pub(super) struct Charge {
+    pub(super) counts: Vec<Asked>,
+    /// Only asks.
+    pub(super) is_trial: bool,
+}
+
 /// What the script says of one count.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
@@ -30,6 +38,22 @@ pub(super) struct Answer {
     /// Nanoseconds until there are more; refused, until the cost fits.
     pub(super) more_in: u64,
     pub(super) stamp: u64,
+}
+
+impl Answer {
+    fn read(packed: &[u8; ANSWER]) -> Self {
+        let [admits, rest @ ..] = packed;
+        let (numbers, _) = rest.as_chunks::<8>();
+        // Numbers of Lua, whole and below 2^53.
+        let [units, more_in, stamp] =
+            [0, 1, 2].map(|index| f64::from_be_bytes(numbers[index]) as u64);
+        Self {
+            admits: *admits == 1,
+            units: u32::try_from(units).unwrap_or(u32::MAX),
+            more_in: more_in.saturating_mul(1000),
+            stamp,
+        }
+    }
 }
 
 /// Makes the names of keys.
@@ -85,38 +109,38 @@ impl Names {
     }
 }
 
-/// Judges all counts, and with `charge` charges all of them when none refuses.
+/// Judges and makes charges, one after the other.
 pub(super) async fn charge(
     connection: &mut impl ConnectionLike,
-    asked: &[Asked],
-    charge: bool,
-) -> RedisResult<Vec<Answer>> {
-    let mut terms = Vec::with_capacity(1 + asked.len() * 18);
-    terms.push(u8::from(charge));
-    for count in asked {
-        terms.extend([u8::from(!count.is_strict), u8::from(count.may_refuse)]);
-        terms.extend(count.limit.to_be_bytes());
-        terms.extend((count.span as f64).to_be_bytes());
-        terms.extend(count.cost.to_be_bytes());
+    charges: &[Charge],
+) -> RedisResult<Vec<Vec<Answer>>> {
+    let counts = || charges.iter().flat_map(|charge| &charge.counts);
+    let mut terms = Vec::with_capacity(charges.len() * 3 + counts().count() * TERMS);
+    for charge in charges {
+        terms.push(u8::from(!charge.is_trial));
+        terms.extend((charge.counts.len() as u16).to_be_bytes());
+        for count in &charge.counts {
+            terms.extend([u8::from(!count.is_strict), u8::from(count.may_refuse)]);
+            terms.extend(count.limit.to_be_bytes());
+            terms.extend((count.span as f64).to_be_bytes());
+            terms.extend(count.cost.to_be_bytes());
+        }
     }
-    let reply: Vec<u64> = invoke(connection, &CHARGE, |command| {
-        command.arg(asked.len());
-        for count in asked {
+    let reply: Vec<u8> = invoke(connection, &CHARGE, |command| {
+        command.arg(counts().count());
+        for count in counts() {
             command.arg(&count.name);
         }
         command.arg(&terms);
     })
     .await?;
-    if reply.len() != asked.len() * 4 {
+    let (answers, rest) = reply.as_chunks::<ANSWER>();
+    if !rest.is_empty() || answers.len() != counts().count() {
         return Err((ErrorKind::Parse, "the script answered something else").into());
     }
-    let answer = |of: &[u64; 4]| Answer {
-        admits: of[0] == 1,
-        units: u32::try_from(of[1]).unwrap_or(u32::MAX),
-        more_in: of[2].saturating_mul(1000),
-        stamp: of[3],
-    };
-    Ok(reply.as_chunks().0.iter().map(answer).collect())
+    let mut answers = answers.iter().map(Answer::read);
+    let of_one = |charge: &Charge| answers.by_ref().take(charge.counts.len()).collect();
+    Ok(charges.iter().map(of_one).collect())
 }
 
 /// Gives charges back, each with the stamp that it was answered with.
@@ -178,6 +202,10 @@ impl Loaded {
         }
     }
 }
+
+/// Bytes for each count, to the script and back.
+const TERMS: usize = 18;
+const ANSWER: usize = 25;
 
 static CHARGE: LazyLock<Loaded> = LazyLock::new(|| Loaded::new(include_str!("charge.lua")));
 static REFUND: LazyLock<Loaded> = LazyLock::new(|| Loaded::new(include_str!("refund.lua")));

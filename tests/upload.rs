@@ -1233,6 +1233,62 @@ async fn real_documents_are_told_from_templates_and_macros() {
     }
 }
 
+/// A document whose list of types is followed by empty entries, stored.
+fn document_of(entries: usize) -> Vec<u8> {
+    let types = b"<Types><Override ContentType=\"application/vnd.openxmlformats-officedocument.\
+        wordprocessingml.document.main+xml\"/></Types>";
+    let (mut file, mut list) = (Vec::new(), Vec::new());
+    for at in 0..entries {
+        let (name, data) = match at {
+            0 => ("[Content_Types].xml".to_owned(), &types[..]),
+            _ => (format!("{at:05}"), &b""[..]),
+        };
+        let place = (file.len() as u32).to_le_bytes();
+        let size = (data.len() as u32).to_le_bytes();
+        let length = (name.len() as u16).to_le_bytes();
+        let common = [&[20, 0][..], &[0; 12], &size, &size, &length, &[0; 2]].concat();
+        file.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());
+        list.extend(
+            [
+                b"PK\x01\x02\x14\0",
+                &common[..],
+                &[0; 10],
+                &place,
+                name.as_bytes(),
+            ]
+            .concat(),
+        );
+    }
+    let list_at = (file.len() as u32).to_le_bytes();
+    let count = (entries as u16).to_le_bytes();
+    let bytes = (list.len() as u32).to_le_bytes();
+    let end = [
+        b"PK\x05\x06\0\0\0\0",
+        &count[..],
+        &count,
+        &bytes,
+        &list_at,
+        &[0; 2],
+    ]
+    .concat();
+    [file, list, end].concat()
+}
+
+/// Each entry of a package is remembered until its end, so there is a bound on them.
+#[tokio::test]
+async fn a_package_has_a_bounded_number_of_entries() {
+    let docx = format!("{OFFICE}.wordprocessingml.document");
+    let layer = UploadLayer::new(UploadPolicy::new([&docx]).unwrap());
+    for (entries, expected) in [
+        (1, (200, "")),
+        (10_000, (200, "")),
+        (10_001, (422, "content_malformed")),
+    ] {
+        let body = file("a.docx", &docx, &document_of(entries));
+        assert_eq!(status(&layer, &[body]).await, expected, "{entries}");
+    }
+}
+
 #[tokio::test]
 async fn svg_is_taken_only_where_it_is_asked_for() {
     let plain = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!-- k\xc3\xa4se -->\n<svg \
@@ -1590,6 +1646,22 @@ fn heads_that_are_almost_of_a_type() {
         other[at] ^= 1;
         assert!(!holds(text, &other), "{at}");
     }
+
+    // Frames of MPEG 1, 2 and 2.5, with and without a checksum; of no bit rate, or no sample rate, is none.
+    for frame in [0xfb_u8, 0xfa, 0xf3, 0xf2, 0xe3, 0xe2] {
+        assert!(holds("audio/mpeg", &[0xff, frame, 0x44, 0x64]), "{frame:x}");
+    }
+    for (frame, rate) in [(0xe3, 0x04), (0xe3, 0xf4), (0xfa, 0x4c), (0xfe, 0x44)] {
+        assert!(!holds("audio/mpeg", &[0xff, frame, rate, 0x64]), "{rate:x}");
+    }
+    // Android's recorder names no brand of sound.
+    assert!(holds("audio/mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"));
+    assert!(holds("audio/mp4", b"\0\0\0\x1cftypM4A \0\0\0\0"));
+    assert!(!holds("video/mp4", b"\0\0\0\x1cftypM4A \0\0\0\0"));
+
+    // What a client declares as `video/x-m4v`; of a box that could be another file's signature, no.
+    assert!(holds("video/mp4", b"\0\0\0\x1cftypM4V \0\0\0\x01"));
+    assert!(!holds("video/mp4", b"MZ\0\x1cftypM4V \0\0\0\x01"));
 
     assert!(holds("image/webp", b"RIFF\x04\0\0\0WEBPVP8 "));
     assert!(!holds("image/webp", b"MZxx\x04\0\0\0WEBPVP8 "));

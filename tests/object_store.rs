@@ -534,7 +534,11 @@ async fn faults_are_told_again() {
             for _ in 0..5 {
                 let begun = hand_off.begin_file().await;
                 let wrote = hand_off.write(Bytes::from_static(&[0; 100])).await;
-                failures += usize::from(matches!(wrote, Err(HandOffError::Store(_))));
+                if let Err(error @ HandOffError::Store(_)) = wrote {
+                    let source = std::error::Error::source(&error).unwrap();
+                    assert!(source.to_string().contains("told to fail"));
+                    failures += 1;
+                }
                 drop(begun);
             }
             assert!(failures >= 2, "{failures}");
@@ -702,6 +706,28 @@ async fn a_slow_store_slows_the_writer() {
     let location = location.lock().unwrap().take().unwrap();
     let stored = store.get(&Path::parse(location).unwrap()).await.unwrap();
     assert!(stored.bytes().await.unwrap() == picture);
+}
+
+#[tokio::test]
+async fn a_file_that_is_skipped_is_passed_over() {
+    let (store, _, sink) = watched();
+    // No part and none on its way is one of each.
+    let sink = sink.part_bytes(0).in_flight(0);
+    let (first, second) = (picture(500, "first"), picture(700, "second"));
+    let files = [&first, &second].map(|picture| file("a.png", "image/png", picture));
+    let status = with_handler(Script::frames([form(&files)]), async |upload, body| {
+        body.collect().await.unwrap();
+        let mut hand_off = sink.begin(upload);
+        hand_off.skip_file();
+        hand_off.begin_file().await.unwrap();
+        hand_off.write(Bytes::from(second.clone())).await.unwrap();
+        let stored = hand_off.commit().await.unwrap();
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].file().bytes(), second.len() as u64);
+    });
+    assert_eq!(status.await, 200);
+    let stored = store.get(&objects(&*store).await[0]).await.unwrap();
+    assert!(stored.bytes().await.unwrap() == second);
 }
 
 /// An S3 server of its own, stopped when this is dropped.

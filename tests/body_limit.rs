@@ -181,3 +181,36 @@ async fn a_counted_body_ends_where_it_ends() {
     let response = service.oneshot(Request::post("/").body(body).unwrap());
     assert_eq!(response.await.unwrap().status(), 200);
 }
+
+/// A refusal by the head alone reads the body of an HTTP/1 client, so that it sees the answer; not of
+/// one that waits to be told to go on, nor of HTTP/2.
+#[tokio::test(start_paused = true)]
+async fn a_body_refused_by_its_head_is_read_for_http1_only() {
+    use http::Version;
+    for (version, expects, read) in [
+        (Version::HTTP_10, false, 100),
+        (Version::HTTP_11, false, 100),
+        (Version::HTTP_11, true, 0),
+        (Version::HTTP_2, false, 0),
+        (Version::HTTP_3, false, 0),
+    ] {
+        let frames = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&frames);
+        let body = futures_util::stream::iter((0..100).map(move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, Infallible>(http_body::Frame::data(Bytes::from_static(b"x")))
+        }));
+        let mut request = Request::post("/")
+            .version(version)
+            .header("content-length", 100);
+        if expects {
+            request = request.header("expect", "100-continue");
+        }
+        let request = request.body(http_body_util::StreamBody::new(body)).unwrap();
+        let handler = async |_: Request<GuardedBody<_>>| Ok::<_, Infallible>(Answer::default());
+        let service = BodyLimitLayer::new(99).layer(service_fn(handler));
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(frames.load(Ordering::SeqCst), read, "{version:?} {expects}");
+    }
+}

@@ -124,6 +124,25 @@ async fn a_daemon_that_accepts_and_says_nothing_is_timed() {
     drop(listener);
 }
 
+/// A host that answers no connection is not waited for as long as a scan.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_come_about_is_timed() {
+    // Nobody accepts, and the queue has one place.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _first = tokio::net::TcpStream::connect(address).await.unwrap();
+
+    let clamd = Clamd::tcp(address).connect_timeout(Duration::from_secs(3));
+    let policy = policy(clamd.clone()).scan_timeout(Duration::from_secs(60));
+    let start = tokio::time::Instant::now();
+    assert_eq!(send(&policy, "clean").await, (503, "scanner_unavailable"));
+    assert_eq!(start.elapsed().as_secs(), 3);
+    assert!(clamd.ping().await.is_err());
+    assert_eq!(start.elapsed().as_secs(), 6);
+}
+
 #[tokio::test]
 async fn nobody_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -487,3 +487,67 @@ async fn a_plain_limit_holds_nothing_back() {
     let response = limited(early).oneshot(Request::new(body)).await.unwrap();
     assert_eq!(response.status(), 202);
 }
+
+/// Frames of 1 KiB that are always there, without a length, and how many of them were asked for.
+fn metered(
+    frames: usize,
+) -> (
+    impl http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    Arc<AtomicU64>,
+) {
+    let read = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&read);
+    let frames = futures_util::stream::iter((0..frames).map(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Ok(http_body::Frame::data(Bytes::from_static(&[b'x'; 1_024])))
+    }));
+    (http_body_util::StreamBody::new(frames), read)
+}
+
+/// How many frames of `frames` are read of a body that is refused at its fourth.
+async fn read_of_a_refused_body(version: http::Version, frames: usize) -> u64 {
+    let (body, read) = metered(frames);
+    let mut request = Request::new(body);
+    *request.version_mut() = version;
+    let handler = async |request: Request<GuardedBody<_>>| {
+        let _ = request.into_body().collect().await;
+        Ok::<_, Infallible>(answer(200))
+    };
+    let service = BodyLimitLayer::new(3 * 1_024).layer(service_fn(handler));
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 413);
+    read.load(Ordering::SeqCst)
+}
+
+/// An HTTP/1 connection that is closed under a client that still sends is reset, and the client sees
+/// no answer; a stream of HTTP/2 ends by itself.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_refused_body_is_read_for_http1_only() {
+    for version in [http::Version::HTTP_10, http::Version::HTTP_11] {
+        assert_eq!(read_of_a_refused_body(version, 100).await, 100);
+        // Not without a bound: 256 KiB, and the frame that is above.
+        assert_eq!(read_of_a_refused_body(version, 1_000).await, 4 + 257);
+    }
+    for version in [http::Version::HTTP_2, http::Version::HTTP_3] {
+        assert_eq!(read_of_a_refused_body(version, 100).await, 4);
+    }
+}
+
+/// A body that has stopped is not waited for once more.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_body_that_stalled_is_not_waited_for() {
+    let refused = async |body: Script| {
+        let layer = BodyLimitLayer::new(10).with_idle(Duration::from_secs(7));
+        let service = layer.layer(service_fn(async |request: Request<Guarded>| {
+            let _ = request.into_body().collect().await;
+            Ok::<_, Infallible>(answer(200))
+        }));
+        let start = Instant::now();
+        let response = service.oneshot(Request::new(body)).await.unwrap();
+        (response.status().as_u16(), start.elapsed().as_millis())
+    };
+    let stalled = Script::frames(["ab"]).then(Step::Stall);
+    assert_eq!(refused(stalled).await, (408, 7_000));
+    let too_large = Script::frames(["01234567890"]).then(Step::Stall);
+    assert_eq!(refused(too_large).await, (413, 500));
+}

@@ -29,6 +29,7 @@ use bodies::{
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream::BoxStream};
 use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
@@ -36,12 +37,14 @@ use object_store::{
 };
 use portcullis::{
     Rejection,
+    guarded::GuardedBody,
     upload::{
         CheckedUpload, MIB, UploadLayer, UploadPolicy,
         object_store::{HandOffError, ObjectSink},
         scan::{FileStream, ScanError, ScanVerdict, Scanner},
     },
 };
+use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 /// A store that counts what is begun and ended, and fails where a test says.
@@ -51,7 +54,7 @@ struct Watched {
     seen: Arc<Seen>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     begun: AtomicUsize,
     completed: AtomicUsize,
@@ -62,6 +65,9 @@ struct Seen {
     most: AtomicUsize,
     /// Which of the calls in the order in which they come fails.
     fails: Mutex<Option<(Call, usize)>>,
+    /// Which calls wait until a test lets them go on.
+    held: Mutex<Option<Call>>,
+    waits: Semaphore,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,7 +78,35 @@ enum Call {
     Put,
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            begun: AtomicUsize::new(0),
+            completed: AtomicUsize::new(0),
+            aborted: AtomicUsize::new(0),
+            puts: AtomicUsize::new(0),
+            parts: Mutex::default(),
+            on_their_way: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            fails: Mutex::default(),
+            held: Mutex::default(),
+            waits: Semaphore::new(0),
+        }
+    }
+}
+
 impl Seen {
+    /// Waits where a test holds these calls.
+    async fn wait(&self, call: Call) {
+        if *self.held.lock().unwrap() == Some(call) {
+            self.waits.acquire().await.unwrap().forget();
+        }
+    }
+
+    fn all_aborted(&self) -> bool {
+        self.begun.load(Ordering::SeqCst) == self.aborted.load(Ordering::SeqCst)
+    }
+
     fn call(&self, call: Call) -> Result<()> {
         let mut fails = self.fails.lock().unwrap();
         match fails.as_mut() {
@@ -98,6 +132,7 @@ impl fmt::Display for Watched {
 #[async_trait::async_trait]
 impl ObjectStore for Watched {
     async fn put_opts(&self, at: &Path, what: PutPayload, how: PutOptions) -> Result<PutResult> {
+        self.seen.wait(Call::Put).await;
         self.seen.call(Call::Put)?;
         self.seen.puts.fetch_add(1, Ordering::SeqCst);
         self.inner.put_opts(at, what, how).await
@@ -155,6 +190,7 @@ impl MultipartUpload for WatchedUpload {
         Box::pin(async move {
             let now = seen.on_their_way.fetch_add(1, Ordering::SeqCst) + 1;
             seen.most.fetch_max(now, Ordering::SeqCst);
+            seen.wait(Call::Part).await;
             let done = match seen.call(Call::Part) {
                 Ok(()) => {
                     tokio::task::yield_now().await;
@@ -398,6 +434,8 @@ async fn every_end(store: Arc<dyn ObjectStore>, part: usize, left: impl AsyncFn(
         ),
     ] {
         seen.completed.store(0, Ordering::SeqCst);
+        seen.aborted.store(0, Ordering::SeqCst);
+        seen.begun.store(0, Ordering::SeqCst);
         let request = {
             let sink = sink.clone();
             tokio::spawn(async move { send(&sink, habit, sent).await.0.as_u16() })
@@ -410,6 +448,7 @@ async fn every_end(store: Arc<dyn ObjectStore>, part: usize, left: impl AsyncFn(
         settled(name, async || left().await == 0).await;
         assert!(objects(&*store).await.is_empty(), "{name}");
         assert_eq!(seen.completed.load(Ordering::SeqCst), 0, "{name}");
+        settled(name, async || seen.all_aborted()).await;
         seen.parts.lock().unwrap().clear();
     }
     // The store fails, wherever it may.
@@ -423,10 +462,13 @@ async fn every_end(store: Arc<dyn ObjectStore>, part: usize, left: impl AsyncFn(
         (Call::Put, 0),
     ] {
         *seen.fails.lock().unwrap() = Some(fails);
+        seen.aborted.store(0, Ordering::SeqCst);
+        seen.begun.store(0, Ordering::SeqCst);
         let (status, told) = send(&sink, Habit::Honest, frames(&whole)).await;
         assert_eq!(status, 503, "{fails:?} {told}");
         settled("store fails", async || left().await == 0).await;
         assert!(objects(&*store).await.is_empty(), "{fails:?}");
+        settled("the others are aborted", async || seen.all_aborted()).await;
     }
     for nth in [0, 1] {
         *seen.fails.lock().unwrap() = Some((Call::Put, nth));
@@ -477,7 +519,7 @@ async fn faults_are_told_again() {
     };
     let sink = ObjectSink::new(Arc::new(store)).part_bytes(10);
     let policy = UploadPolicy::new(["image/png"]).unwrap();
-    let handler = move |request: Request<portcullis::guarded::GuardedBody<Script>>| {
+    let handler = move |request: Request<GuardedBody<Script>>| {
         let sink = sink.clone();
         async move {
             let upload = CheckedUpload::of(portcullis::Head::of(&request)).unwrap();
@@ -487,14 +529,16 @@ async fn faults_are_told_again() {
             assert!(matches!(early, HandOffError::Mismatch));
             let early = hand_off.write(Bytes::from_static(b"x")).await.unwrap_err();
             assert!(matches!(early, HandOffError::Mismatch));
-            http_body_util::BodyExt::collect(request.into_body())
-                .await
-                .unwrap();
+            request.into_body().collect().await.unwrap();
             let mut failures = 0;
             for _ in 0..5 {
                 let begun = hand_off.begin_file().await;
                 let wrote = hand_off.write(Bytes::from_static(&[0; 100])).await;
-                failures += usize::from(matches!(wrote, Err(HandOffError::Store(_))));
+                if let Err(error @ HandOffError::Store(_)) = wrote {
+                    let source = std::error::Error::source(&error).unwrap();
+                    assert!(source.to_string().contains("told to fail"));
+                    failures += 1;
+                }
                 drop(begun);
             }
             assert!(failures >= 2, "{failures}");
@@ -513,6 +557,177 @@ async fn faults_are_told_again() {
             .prefix("a//b")
             .is_err()
     );
+}
+
+/// Sends `body`, and hands what the handler is given of it to `handler`.
+async fn with_handler<F, T>(body: Script, handler: F) -> StatusCode
+where
+    F: Fn(CheckedUpload, GuardedBody<Script>) -> T,
+    T: Future<Output = ()>,
+{
+    let policy = UploadPolicy::new(["image/png"]).unwrap();
+    let handler = async |request: Request<GuardedBody<Script>>| {
+        let upload = CheckedUpload::of(portcullis::Head::of(&request)).unwrap();
+        handler(upload, request.into_body()).await;
+        Ok::<_, Infallible>(http::Response::new(http_body_util::Full::<Bytes>::default()))
+    };
+    let request = Request::post("/").header("content-type", FORM);
+    let service = tower::Layer::layer(&UploadLayer::new(policy), tower::service_fn(handler));
+    let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+    response.status()
+}
+
+fn watched() -> (Arc<InMemory>, Arc<Seen>, ObjectSink) {
+    let (store, seen) = (Arc::new(InMemory::new()), Arc::new(Seen::default()));
+    let sink = ObjectSink::new(Arc::new(Watched {
+        inner: Arc::clone(&store) as _,
+        seen: Arc::clone(&seen),
+    }));
+    (store, seen, sink)
+}
+
+/// The files of a refused upload may all be whole; a task that outlives the answer cannot commit them.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_not_committed() {
+    let (store, seen, sink) = watched();
+    let picture = picture(2_000, "fine");
+    let whole = form(&[file("a.png", "image/png", &picture)]);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = Mutex::new(Some(tell));
+    let body = Script::trickle(&[&whole[..], b"behind the end"].concat(), 1_000);
+    let status = with_handler(body, async |upload, body| {
+        let (sink, picture) = (sink.clone(), Bytes::from(picture.clone()));
+        let tell = tell.lock().unwrap().take().unwrap();
+        tokio::spawn(async move {
+            assert!(body.collect().await.is_err());
+            assert!(upload.files()[0].is_complete());
+            let mut hand_off = sink.begin(upload);
+            hand_off.begin_file().await.unwrap();
+            hand_off.write(picture).await.unwrap();
+            tell.send(hand_off.commit().await).unwrap();
+        });
+    });
+    assert_eq!(status.await, 400);
+    let committed = told.await.unwrap();
+    assert!(matches!(committed, Err(HandOffError::NotAccepted)));
+    assert_eq!(seen.puts.load(Ordering::SeqCst), 0);
+    assert!(objects(&*store).await.is_empty());
+}
+
+/// All bytes of the file are there, and the rest of the upload may yet be refused.
+#[tokio::test(start_paused = true)]
+async fn a_commit_waits_for_the_verdict_on_all() {
+    let (store, seen, sink) = watched();
+    let picture = picture(2_000, "fine");
+    let first = file("a.png", "image/png", &picture);
+    let body = Script::frames([first, b"--B\r\n".to_vec()]).then(Step::Stall);
+    let status = with_handler(body, async |upload, mut body| {
+        while !upload
+            .files()
+            .first()
+            .is_some_and(|file| file.is_complete())
+        {
+            body.frame().await.unwrap().unwrap();
+        }
+        let mut hand_off = sink.begin(upload);
+        hand_off.begin_file().await.unwrap();
+        hand_off.write(Bytes::from(picture.clone())).await.unwrap();
+        let (committed, _) = tokio::join!(hand_off.commit(), body.collect());
+        panic!("{committed:?}");
+    });
+    assert_eq!(status.await, 408);
+    assert_eq!(seen.puts.load(Ordering::SeqCst), 0);
+    assert!(objects(&*store).await.is_empty());
+}
+
+/// Whoever goes away during the commit knows no location, so nothing may stay under one.
+#[tokio::test]
+async fn a_commit_that_nobody_hears_of_is_undone() {
+    let (store, seen, sink) = watched();
+    *seen.held.lock().unwrap() = Some(Call::Put);
+    let picture = picture(2_000, "fine");
+    let body = Script::frames([form(&[file("a.png", "image/png", &picture)])]);
+    let status = with_handler(body, async |upload, body| {
+        body.collect().await.unwrap();
+        let mut hand_off = sink.begin(upload);
+        hand_off.begin_file().await.unwrap();
+        hand_off.write(Bytes::from(picture.clone())).await.unwrap();
+        let mut commit = Box::pin(hand_off.commit());
+        // It is asked until it waits for the store, and then dropped.
+        for _ in 0..10 {
+            assert!(futures_util::poll!(&mut commit).is_pending());
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(status.await, 200);
+    assert_eq!(seen.puts.load(Ordering::SeqCst), 0);
+    seen.waits.add_permits(1);
+    settled("put, and deleted again", async || {
+        seen.puts.load(Ordering::SeqCst) == 1 && objects(&*store).await.is_empty()
+    })
+    .await;
+}
+
+/// A store that does not keep up slows the client, and memory stays bounded.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_slows_the_writer() {
+    const PART: usize = 1_000;
+    let (store, seen, sink) = watched();
+    let sink = sink.part_bytes(PART).in_flight(2);
+    *seen.held.lock().unwrap() = Some(Call::Part);
+    let picture = picture(40 * PART, "fine");
+    let body = Script::frames([form(&[file("a.png", "image/png", &picture)])]);
+    let pieces: Vec<_> = picture.chunks(PART).map(Bytes::copy_from_slice).collect();
+    let location = Mutex::new(None);
+    let status = with_handler(body, async |upload, body| {
+        body.collect().await.unwrap();
+        let mut hand_off = sink.begin(upload);
+        hand_off.begin_file().await.unwrap();
+        let mut written = 0;
+        while let Some(piece) = pieces.get(written) {
+            let write = hand_off.write(piece.clone());
+            let mut write = std::pin::pin!(write);
+            let second = Duration::from_secs(1);
+            if tokio::time::timeout(second, &mut write).await.is_err() {
+                // Two on their way, one full, one in the hands of the task, one before it.
+                assert_eq!(seen.on_their_way.load(Ordering::SeqCst), 2);
+                assert!((3..=5).contains(&written), "{written}");
+                seen.waits.add_permits(1_000);
+                write.await.unwrap();
+            }
+            written += 1;
+        }
+        assert!(seen.waits.available_permits() > 0, "it never waited");
+        let stored = hand_off.commit().await.unwrap();
+        *location.lock().unwrap() = Some(stored[0].location().to_owned());
+    });
+    assert_eq!(status.await, 200);
+    assert!(seen.most.load(Ordering::SeqCst) <= 2);
+    let location = location.lock().unwrap().take().unwrap();
+    let stored = store.get(&Path::parse(location).unwrap()).await.unwrap();
+    assert!(stored.bytes().await.unwrap() == picture);
+}
+
+#[tokio::test]
+async fn a_file_that_is_skipped_is_passed_over() {
+    let (store, _, sink) = watched();
+    // No part and none on its way is one of each.
+    let sink = sink.part_bytes(0).in_flight(0);
+    let (first, second) = (picture(500, "first"), picture(700, "second"));
+    let files = [&first, &second].map(|picture| file("a.png", "image/png", picture));
+    let status = with_handler(Script::frames([form(&files)]), async |upload, body| {
+        body.collect().await.unwrap();
+        let mut hand_off = sink.begin(upload);
+        hand_off.skip_file();
+        hand_off.begin_file().await.unwrap();
+        hand_off.write(Bytes::from(second.clone())).await.unwrap();
+        let stored = hand_off.commit().await.unwrap();
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].file().bytes(), second.len() as u64);
+    });
+    assert_eq!(status.await, 200);
+    let stored = store.get(&objects(&*store).await[0]).await.unwrap();
+    assert!(stored.bytes().await.unwrap() == second);
 }
 
 /// An S3 server of its own, stopped when this is dropped.

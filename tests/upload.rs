@@ -1233,6 +1233,62 @@ async fn real_documents_are_told_from_templates_and_macros() {
     }
 }
 
+/// A document whose list of types is followed by empty entries, stored.
+fn document_of(entries: usize) -> Vec<u8> {
+    let types = b"<Types><Override ContentType=\"application/vnd.openxmlformats-officedocument.\
+        wordprocessingml.document.main+xml\"/></Types>";
+    let (mut file, mut list) = (Vec::new(), Vec::new());
+    for at in 0..entries {
+        let (name, data) = match at {
+            0 => ("[Content_Types].xml".to_owned(), &types[..]),
+            _ => (format!("{at:05}"), &b""[..]),
+        };
+        let place = (file.len() as u32).to_le_bytes();
+        let size = (data.len() as u32).to_le_bytes();
+        let length = (name.len() as u16).to_le_bytes();
+        let common = [&[20, 0][..], &[0; 12], &size, &size, &length, &[0; 2]].concat();
+        file.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());
+        list.extend(
+            [
+                b"PK\x01\x02\x14\0",
+                &common[..],
+                &[0; 10],
+                &place,
+                name.as_bytes(),
+            ]
+            .concat(),
+        );
+    }
+    let list_at = (file.len() as u32).to_le_bytes();
+    let count = (entries as u16).to_le_bytes();
+    let bytes = (list.len() as u32).to_le_bytes();
+    let end = [
+        b"PK\x05\x06\0\0\0\0",
+        &count[..],
+        &count,
+        &bytes,
+        &list_at,
+        &[0; 2],
+    ]
+    .concat();
+    [file, list, end].concat()
+}
+
+/// Each entry of a package is remembered until its end, so there is a bound on them.
+#[tokio::test]
+async fn a_package_has_a_bounded_number_of_entries() {
+    let docx = format!("{OFFICE}.wordprocessingml.document");
+    let layer = UploadLayer::new(UploadPolicy::new([&docx]).unwrap());
+    for (entries, expected) in [
+        (1, (200, "")),
+        (10_000, (200, "")),
+        (10_001, (422, "content_malformed")),
+    ] {
+        let body = file("a.docx", &docx, &document_of(entries));
+        assert_eq!(status(&layer, &[body]).await, expected, "{entries}");
+    }
+}
+
 #[tokio::test]
 async fn svg_is_taken_only_where_it_is_asked_for() {
     let plain = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!-- k\xc3\xa4se -->\n<svg \
@@ -1594,6 +1650,22 @@ fn heads_that_are_almost_of_a_type() {
         assert!(!holds(text, &other), "{at}");
     }
 
+    // Frames of MPEG 1, 2 and 2.5, with and without a checksum; of no bit rate, or no sample rate, is none.
+    for frame in [0xfb_u8, 0xfa, 0xf3, 0xf2, 0xe3, 0xe2] {
+        assert!(holds("audio/mpeg", &[0xff, frame, 0x44, 0x64]), "{frame:x}");
+    }
+    for (frame, rate) in [(0xe3, 0x04), (0xe3, 0xf4), (0xfa, 0x4c), (0xfe, 0x44)] {
+        assert!(!holds("audio/mpeg", &[0xff, frame, rate, 0x64]), "{rate:x}");
+    }
+    // Android's recorder names no brand of sound.
+    assert!(holds("audio/mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"));
+    assert!(holds("audio/mp4", b"\0\0\0\x1cftypM4A \0\0\0\0"));
+    assert!(!holds("video/mp4", b"\0\0\0\x1cftypM4A \0\0\0\0"));
+
+    // What a client declares as `video/x-m4v`; of a box that could be another file's signature, no.
+    assert!(holds("video/mp4", b"\0\0\0\x1cftypM4V \0\0\0\x01"));
+    assert!(!holds("video/mp4", b"MZ\0\x1cftypM4V \0\0\0\x01"));
+
     assert!(holds("image/webp", b"RIFF\x04\0\0\0WEBPVP8 "));
     assert!(!holds("image/webp", b"MZxx\x04\0\0\0WEBPVP8 "));
     assert!(!holds("text/plain", b"ab\x7f"));
@@ -1607,9 +1679,155 @@ fn heads_that_are_almost_of_a_type() {
     tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     assert!(holds("application/x-tar", &tar));
     assert!(!holds("application/x-tar", &tar[..511]));
-    for (at, byte) in [(0, b'b'), (500, 1), (148, b'x')] {
+    for (at, byte) in [(0, b'b'), (500, 1), (148, b'x'), (155, b'x')] {
         let mut other = tar.clone();
         other[at] = byte;
         assert!(!holds("application/x-tar", &other), "{at}");
     }
+}
+
+/// Sends one file as the whole body, and returns the answer and the sizes of the frames that the
+/// handler got.
+async fn raw(policy: UploadPolicy, media_type: &str, body: Script) -> (u16, Vec<usize>) {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let handler = move |request: Request<GuardedBody<Script>>| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let mut body = request.into_body();
+            while let Some(Ok(frame)) = body.frame().await {
+                seen.lock().unwrap().push(frame.data_ref().map_or(0, Bytes::len));
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }
+    };
+    let request = Request::put("/").header("content-type", media_type);
+    let service = UploadLayer::new(policy.raw_bodies()).layer(service_fn(handler));
+    let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+    let sizes = sizes.lock().unwrap().clone();
+    (response.status().as_u16(), sizes)
+}
+
+#[tokio::test]
+async fn a_raw_file_goes_on_once_its_head_was_seen() {
+    let picture = png(20_000);
+    for (frame, first) in [(1_000, 5_000), (4_095, 8_190), (4_096, 4_096)] {
+        let body = Script::trickle(&picture, frame);
+        let (status, sizes) = raw(UploadPolicy::images(), "image/png", body).await;
+        assert_eq!((status, sizes[0]), (200, first), "{frame}");
+    }
+    // Cut, and within the body's limit though not the file's.
+    let cut = Script::trickle(&picture[..picture.len() - 1], 1_000);
+    assert_eq!(raw(UploadPolicy::images(), "image/png", cut).await.0, 422);
+    for (limit, expected) in [(picture.len() as u64, 200), (picture.len() as u64 - 1, 413)] {
+        let policy = UploadPolicy::images().max_body(limit);
+        let body = Script::frames([picture.clone()]).with_length();
+        assert_eq!(raw(policy, "image/png", body).await.0, expected);
+    }
+    // No body is no file, and not half a form either.
+    let empty = Script::default().with_length();
+    assert_eq!(raw(UploadPolicy::images(), "text/plain", empty.clone()).await.0, 200);
+    assert_eq!(raw(UploadPolicy::images(), FORM, empty).await.0, 400);
+}
+
+#[tokio::test]
+async fn parameters_are_read_in_one_way_in_compat_too() {
+    let compat = UploadLayer::new(UploadPolicy::new(["text/plain"]).unwrap().compat());
+    let whole = |of: &str| form(&[part(of, b"words")]);
+    let plain = "Content-Disposition: form-data; name=\"a\"";
+    for content_type in [
+        "multipart/form-data; boundary=\"\"",
+        "multipart/form-data; boundary=\"B \"",
+        "multipart/form-data; boundary=\"B\\\"",
+        "multipart/form-data; boundary=\"B\"x",
+        "multipart/form-data; a b=c; boundary=B",
+    ] {
+        let outcome = post(&compat, content_type, Script::frames([whole(plain)])).await;
+        assert_eq!(outcome.status, 400, "{content_type}");
+    }
+    for parameters in ["; x=\"a\\b\"", "; a b=c", "; boundary=B", "; x=\"a\"b"] {
+        let head = format!("{plain}\r\nContent-Type: text/plain{parameters}");
+        for layer in [&compat, &anything()] {
+            let outcome = post(layer, FORM, Script::frames([whole(&head)])).await;
+            assert_eq!(outcome.status, 400, "{parameters}");
+        }
+    }
+}
+
+/// What makes no sense in the middle is not forgotten when the end does.
+#[tokio::test]
+async fn a_picture_that_breaks_off_and_goes_on_is_refused() {
+    let picture = png(9_000);
+    let end = picture.len() - 12;
+    let broken = [&picture[..end], b"\0\0\0\0\0\0\0\0"].concat();
+    let head = &file("a.png", "image/png", &[])[..];
+    let head = &head[..head.len() - 2];
+    let frames = [head, &broken, &picture[end..], b"\r\n--B--\r\n"].map(Bytes::copy_from_slice);
+    let outcome = post(&images(), FORM, Script::frames(frames)).await;
+    assert_eq!(outcome.reason, "content_malformed");
+    let svg = UploadLayer::new(UploadPolicy::images().allow_svg());
+    let drawing = |end: &[u8]| {
+        let open = b"<svg xmlns=\"http://www.w3.org/2000/svg\">";
+        [&open[..], &[b' '; 6_000], end, b"</svg>"].concat()
+    };
+    for (end, expected) in [(&b"\xc3\xa4"[..], 200), (b"\xc3\x28", 422)] {
+        let body = [file("a.svg", "image/svg+xml", &drawing(end))];
+        assert_eq!(status(&svg, &body).await.0, expected);
+    }
+}
+
+/// A head of each type, which no other type takes for its own.
+#[test]
+fn every_type_has_a_head_of_its_own() {
+    let heads: [(&str, &[u8]); 25] = [
+        ("image/png", b"\x89PNG\r\n\x1a\n\0\0\0\x0d"),
+        ("image/jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF"),
+        ("image/webp", b"RIFF\x04\0\0\0WEBPVP8 "),
+        ("image/gif", b"GIF89a\x01\0\x01\0\0\0"),
+        ("image/tiff", b"II*\0\x08\0\0\0\0\0\0\0"),
+        ("image/avif", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"),
+        ("image/heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("image/x-icon", b"\0\0\x01\0\x01\0\x10\x10\0\0\0\0"),
+        ("application/pdf", b"%PDF-1.7\n%\xe2\xe3"),
+        ("application/zip", b"PK\x03\x04\x14\0\0\0\0\0\0\0"),
+        ("application/gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\x03\0\0"),
+        ("application/x-bzip2", b"BZh91AY&SY\0\0"),
+        ("application/x-xz", b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46"),
+        ("application/zstd", b"\x28\xb5\x2f\xfd\x04\x58\0\0\0\0\0\0"),
+        ("application/x-7z-compressed", b"7z\xbc\xaf\x27\x1c\0\x04\0\0\0\0"),
+        ("application/vnd.rar", b"Rar!\x1a\x07\x01\0\0\0\0\0"),
+        ("audio/mpeg", b"ID3\x04\0\0\0\0\0\0\0\0"),
+        ("audio/ogg", b"OggS\0\x02\0\0\0\0\0\0"),
+        ("audio/flac", b"fLaC\0\0\0\x22\x12\0\x12\0"),
+        ("audio/wav", b"RIFF\x24\0\0\0WAVEfmt "),
+        ("audio/mp4", b"\0\0\0\x1cftypM4A \0\0\0\0"),
+        ("video/mp4", b"\0\0\0\x18ftypisom\0\0\x02\0"),
+        ("video/webm", b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x82\x84webm"),
+        ("video/x-matroska", b"\x1a\x45\xdf\xa3\xa3\x42\x82\x88matroska\x42\x87\x81\x04"),
+        ("video/quicktime", b"\0\0\0\x14ftypqt  \0\0\0\0"),
+    ];
+    let holds = |media_type: &str, head: &[u8]| {
+        let test = portcullis::upload::TypeDetector::test_for(&Signatures, media_type);
+        test.unwrap().holds(head)
+    };
+    for (media_type, head) in heads {
+        let head = [head, &[0; 32]].concat();
+        for (other, _) in heads {
+            // One container for both.
+            if (media_type, other) != ("video/mp4", "audio/mp4") {
+                assert_eq!(holds(other, &head), other == media_type, "{media_type} as {other}");
+            }
+        }
+        // Nor is it text, a document, or what a program's first bytes stand before.
+        assert!(!holds("text/plain", &head), "{media_type}");
+        let program = [b"MZ", &head[2..]].concat();
+        assert!(!holds(media_type, &program), "{media_type}");
+    }
+    let docx = format!("{OFFICE}.wordprocessingml.document");
+    assert!(holds(&docx, b"PK\x03\x04\x14\0") && !holds(&docx, b"PK\x05\x06\0\0"));
+    assert!(!holds("image/x-icon", b"\0\0\x01\0\0\0\x10\x10\0\0\0\0"));
+    // White space as far as is looked hides what follows it; a character may be cut by that.
+    assert!(holds("text/plain", &[b' '; 511]) && !holds("text/plain", &[b' '; 512]));
+    let cut = format!("a{}", "\u{e4}".repeat(300));
+    assert!(holds("text/plain", cut.as_bytes()));
 }

@@ -340,3 +340,44 @@ async fn nothing_is_accepted_before_its_scan() {
         assert_eq!(*told.lock().unwrap(), Some(expected), "{word}");
     }
 }
+
+/// A reader that goes by `is_end_stream` asks no further: while a scan is under way, and with a spool
+/// nothing is left to give out, that would be a clean end of a body without a verdict.
+#[tokio::test(start_paused = true)]
+async fn a_body_does_not_end_during_a_scan() {
+    for spooled in [false, true] {
+        let handler = async |request: Request<GuardedBody<Script>>| {
+            let mut body = std::pin::pin!(request.into_body());
+            let mut waits = 0;
+            while !body.is_end_stream() {
+                let mut waited = false;
+                let frame = std::future::poll_fn(|cx| {
+                    let polled = body.as_mut().poll_frame(cx);
+                    if polled.is_pending() {
+                        waited = true;
+                        assert!(!body.is_end_stream());
+                    }
+                    polled
+                });
+                frame.await.unwrap().unwrap();
+                waits += usize::from(waited);
+            }
+            assert_eq!(waits, 1);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        };
+        let mut policy = policy().scan_with(Words {
+            pause: Duration::from_secs(1),
+            ..Words::new()
+        });
+        if spooled {
+            policy = policy.spool(Spool::new(MIB));
+        }
+        let request = Request::post("/")
+            .header("content-type", "multipart/form-data; boundary=B")
+            // One frame, known to be the last.
+            .body(Script::frames([form(&["fine"])]).with_length())
+            .unwrap();
+        let service = UploadLayer::new(policy).layer(service_fn(handler));
+        assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+    }
+}

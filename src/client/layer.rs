@@ -17,10 +17,36 @@ use super::{
 };
 use crate::head::Head;
 
-/// Finds each request's [`Client`] and leaves it in the extensions. Outermost.
+/// Finds each request's [`Client`] and leaves it in the extensions. Outermost; `stack` places it.
 ///
-/// A request whose peer is not known gets no client, and the gates that need one take the way that
-/// they are configured to.
+/// It admits every request, as it was. One whose peer is not known gets no client, and the gates that
+/// need one take the way that they are configured to. A client that an outer layer found is found
+/// anew.
+///
+/// Deployment caveat: with [`TrustedProxies::none`] every client behind a proxy is that proxy, and
+/// shares its limits.
+///
+/// ```
+/// use http::{Request, Response};
+/// use portcullis::{
+///     Client, Head,
+///     client::{ClientLayer, Peer, TrustedProxies, with_peer},
+/// };
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # tokio_test::block_on(async {
+/// let layer = ClientLayer::new(TrustedProxies::new(["10.0.0.0/8"])?);
+/// let service = layer.layer(service_fn(async |request: Request<()>| {
+///     Ok::<_, std::io::Error>(Response::new(Client::of(Head::of(&request))))
+/// }));
+/// // A connection of the load balancer's.
+/// let service = with_peer(service, Peer::new("10.1.2.3:443".parse()?));
+/// let request = Request::get("/").header("x-forwarded-for", "203.0.113.7").body(())?;
+/// let client = service.oneshot(request).await?.into_body().unwrap();
+/// assert_eq!(client.ip(), Some("203.0.113.7".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct ClientLayer {

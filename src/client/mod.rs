@@ -6,15 +6,24 @@
 //! `TcpConnectInfo`, say). [`ClientLayer`], which `stack` places outermost, finds the [`Client`]:
 //!
 //! 1. the peer's own address, unless the peer is one of the [`TrustedProxies`];
-//! 2. else the forwarding header is walked from right to left, all its lines joined, and the first
-//!    address that is not a trusted proxy is the client;
+//! 2. else the forwarding header (`X-Forwarded-For`, or `Forwarded` of RFC 7239) is walked from right
+//!    to left, all its lines joined, and the first address that is not a trusted proxy is the client;
+//!    where all of them are, the leftmost is;
 //! 3. an entry that is not an address ends the walk at the proxy that wrote it: what is further
 //!    left is anybody's claim.
 //!
-//! Addresses are canonical: an IPv4-mapped IPv6 address is the IPv4 address.
+//! Whether the client speaks HTTPS is what the trusted peer says (`X-Forwarded-Proto`, or the `proto`
+//! of `Forwarded`), and where it says nothing, or is not trusted, whether the connection is TLS.
+//!
+//! Addresses are canonical: an IPv4-mapped IPv6 address is the IPv4 address. Ports and zones are
+//! dropped, and the unspecified address is none.
+//!
+//! Nothing here refuses a request. Without a peer there is no client; what a gate then does is its own
+//! setting ([`MissingKey`](crate::rate_limit::MissingKey) for a limit).
 //!
 //! Deployment caveat: trust only the proxies that you run and that overwrite or append to the
-//! header; a client can write anything into it.
+//! header; a client can write anything into it. Which proxies there are, and how to find out what
+//! they send, is in `guide::client_ip`.
 //!
 //! ```
 //! use http::Request;

@@ -13,7 +13,19 @@ use tower_service::Service;
 use super::counted_by::CountedBy;
 use crate::head::Head;
 
-/// The other end of the connection that a request came over.
+/// The other end of the connection that a request came over. A server leaves it with each request,
+/// as [`with_peer`] does; it is not the client where a proxy stands between.
+///
+/// Deployment caveat: whoever puts it into a request's extensions is believed, so only the acceptor
+/// may; what PROXY protocol tells belongs here too.
+///
+/// ```
+/// use portcullis::client::Peer;
+///
+/// let peer = Peer::new("[::ffff:203.0.113.7]:4711".parse()?).with_tls(true);
+/// assert_eq!(peer.ip(), Some("203.0.113.7".parse()?));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Peer {
@@ -80,6 +92,22 @@ impl Peer {
 }
 
 /// The client: who sent the request, once trusted proxies are seen through.
+///
+/// [`ClientLayer`](super::ClientLayer) leaves it in a request's extensions, for gates and handlers.
+///
+/// ```
+/// use http::{Request, Response};
+/// use portcullis::{Client, Head};
+///
+/// async fn handler(request: Request<()>) -> Result<Response<String>, std::convert::Infallible> {
+///     let ip = Client::of(Head::of(&request)).and_then(Client::ip);
+///     Ok(Response::new(format!("you are {ip:?}")))
+/// }
+/// # let mut request = Request::new(());
+/// # request.extensions_mut().insert(Client::new("203.0.113.7".parse().ok(), true));
+/// # let answer = tokio_test::block_on(handler(request)).unwrap();
+/// # assert_eq!(answer.body(), "you are Some(203.0.113.7)");
+/// ```
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct Client {

@@ -14,7 +14,26 @@ use crate::{error::ConfigError, head::Head};
 
 /// The proxies whose forwarding headers are believed, and which header they write.
 ///
-/// By default none is trusted and headers are not read.
+/// By default none is trusted and headers are not read. With some, a request of one of them comes
+/// from whom its header says, and a request of anybody else from its peer, whatever its headers say.
+///
+/// Deployment caveat: a proxy that passes the client's own header on, instead of appending to it or
+/// overwriting it, makes everyone anyone; so does a network with machines in it that are not proxies.
+///
+/// ```
+/// use portcullis::client::{ForwardedHeader, Peer, TrustedProxies};
+///
+/// let proxies = TrustedProxies::new(["10.0.0.0/8", "2001:db8::1"])?
+///     .with_header(ForwardedHeader::Forwarded);
+/// let mut headers = http::HeaderMap::new();
+/// headers.insert("forwarded", "for=6.6.6.6, for=\"[2001:db8:7::9]:4711\";proto=https".parse()?);
+/// let client = proxies.client_behind(Peer::new("10.1.2.3:443".parse()?), &headers);
+/// assert_eq!(client.ip(), Some("2001:db8:7::9".parse()?));
+/// assert!(client.is_secure());
+/// let stranger = proxies.client_behind(Peer::new("198.51.100.2:4711".parse()?), &headers);
+/// assert_eq!(stranger.ip(), Some("198.51.100.2".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TrustedProxies {
@@ -31,7 +50,8 @@ pub enum ForwardedHeader {
     /// `X-Forwarded-For`, with `X-Forwarded-Proto` for the scheme.
     #[default]
     XForwardedFor,
-    /// `Forwarded` (RFC 7239).
+    /// `Forwarded` (RFC 7239), for the scheme too. An element in which a parameter stands twice, or
+    /// a quote is left open, is no address (section 4).
     Forwarded,
 }
 
@@ -113,7 +133,8 @@ impl TrustedProxies {
         Peer::of(head).map(|peer| self.client_behind(peer, head.headers))
     }
 
-    /// The client of a request that `peer` sent with `headers`.
+    /// The client of a request that `peer` sent with `headers`, by the rules of the
+    /// [module](super). A header that makes no sense leaves the nearest proxy as the client.
     pub fn client_behind(&self, peer: Peer, headers: &HeaderMap) -> Client {
         let trusted = match peer.ip() {
             Some(ip) => self.contains(ip),

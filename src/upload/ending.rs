@@ -225,9 +225,13 @@ mod tests {
             let cut = verdict(make, &whole[..cut]);
             assert_eq!(cut, Err(Fault::Content));
         }
-        for behind in [&b"\0"[..], b"PK\x03\x04", b"<?php", whole] {
+        for behind in [&b"\x01"[..], b"PK\x03\x04", b"\0\0\0PK", b"<?php", whole] {
             let file = [whole, behind].concat();
             assert_eq!(verdict(make, &file), Err(Fault::TrailingData));
+        }
+        for zeros in [1, 2, 200] {
+            let filled_up = [whole, &vec![0; zeros]].concat();
+            assert_eq!(verdict(make, &filled_up), Ok(()));
         }
     }
 
@@ -277,13 +281,13 @@ mod tests {
     fn odd_riff_may_be_padded() {
         assert_eq!(verdict(Ending::riff, b"RIFF\x05\0\0\0WEBPx"), Ok(()));
         assert_eq!(verdict(Ending::riff, b"RIFF\x05\0\0\0WEBPx\0"), Ok(()));
-        let behind = verdict(Ending::riff, b"RIFF\x05\0\0\0WEBPx\0\0");
+        let behind = verdict(Ending::riff, b"RIFF\x05\0\0\0WEBPx\0\0a");
         assert_eq!(behind, Err(Fault::TrailingData));
     }
 
     #[test]
     fn further_pictures_follow_only_where_announced() {
-        let announced = [jpeg(true), jpeg(false), jpeg(false)].concat();
+        let announced = [jpeg(true), vec![0; 9], jpeg(false), jpeg(false), vec![0; 9]].concat();
         assert_eq!(verdict(Ending::jpeg, &announced), Ok(()));
         let other = [&jpeg(true)[..], b"PK\x03\x04"].concat();
         assert_eq!(verdict(Ending::jpeg, &other), Err(Fault::TrailingData));

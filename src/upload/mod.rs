@@ -11,9 +11,10 @@
 //!    A body that is no form is 415 too, and an encoded one unless
 //!    [`accept_gzip`](UploadPolicy::accept_gzip) asks for it.
 //! 4. Content, declared type and extension agree, the name is safe, nothing stands behind the end of
-//!    a PNG, JPEG, GIF, WebP, PDF or office document, no second file hides in a picture, a film, a
-//!    sound or a PDF, no document holds macros or is a template, and text holds nothing that a browser
-//!    or an interpreter runs: else 422. What an archive holds is not looked at.
+//!    a PNG, JPEG, GIF, WebP, PDF or office document (zeros behind a picture are nothing), no second
+//!    file hides in a picture, a film, a sound or a PDF, no document holds macros or is a template, and
+//!    text holds nothing that a browser or an interpreter runs: else 422. What an archive holds is not
+//!    looked at.
 //! 5. The body keeps moving, and not at a trickle: else 408.
 //!
 //! The head and the first 4 KiB of a file are kept back until its name and type are accepted; the

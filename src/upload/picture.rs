@@ -40,6 +40,20 @@ fn skip(left: &mut u64, data: &mut &[u8]) -> bool {
     *left == 0
 }
 
+/// What is left behind zeros. Cameras and editors fill files up with them, and no reader finds
+/// anything in them.
+fn behind_zeros(data: &[u8]) -> &[u8] {
+    let end = data.iter().position(|byte| *byte != 0);
+    &data[end.unwrap_or(data.len())..]
+}
+
+fn only_zeros(data: &[u8]) -> Result<(), Stop> {
+    match behind_zeros(data).is_empty() {
+        true => Ok(()),
+        false => Err(Stop::Behind),
+    }
+}
+
 /// Chunks (PNG, third edition, section 5.3) up to IEND.
 #[derive(Debug, Default)]
 pub(super) struct Png {
@@ -95,7 +109,7 @@ impl Png {
                         self.state = if last { PngState::End } else { PngState::Chunk };
                     }
                 }
-                PngState::End => return Err(Stop::Behind),
+                PngState::End => return only_zeros(data),
             }
         }
         Ok(())
@@ -221,8 +235,13 @@ impl Jpeg {
                         }
                     }
                 }
-                JpegState::End if self.several => self.state = JpegState::Start,
-                JpegState::End => return Err(Stop::Behind),
+                JpegState::End if self.several => {
+                    data = behind_zeros(data);
+                    if !data.is_empty() {
+                        self.state = JpegState::Start;
+                    }
+                }
+                JpegState::End => return only_zeros(data),
             }
         }
         Ok(())
@@ -332,7 +351,7 @@ impl Gif {
                         self.state = GifState::SubBlock;
                     }
                 }
-                GifState::End => return Err(Stop::Behind),
+                GifState::End => return only_zeros(data),
             }
         }
         Ok(())
@@ -372,9 +391,7 @@ impl Riff {
         }
         if let Some(left) = &mut self.left {
             skip(left, &mut data);
-            if !data.is_empty() {
-                return Err(Stop::Behind);
-            }
+            return only_zeros(data);
         }
         Ok(())
     }

@@ -482,6 +482,35 @@ fn previous_secrets_verify_and_the_current_one_signs() {
 }
 
 #[test]
+fn each_of_several_names_is_accepted() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let issuers = Expect::one_of(["https://old.example", "https://new.example"]);
+    let verifier = Verifier::new(setup.keys.clone(), issuers, AUDIENCE).unwrap();
+    for (issuer, accepted) in [
+        ("https://old.example", true),
+        ("https://new.example", true),
+        ("https://other.example", false),
+    ] {
+        let mut claims = jwt_support::claims(now);
+        claims["iss"] = issuer.into();
+        let token = hs256(&claims, &setup.secret);
+        assert_eq!(verifier.verify(&token, now).is_ok(), accepted, "{issuer}");
+    }
+}
+
+#[test]
+fn a_token_of_the_greatest_length_is_read() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let token = hs256(&jwt_support::claims(now), &setup.secret);
+    for (bytes, read) in [(token.len(), true), (token.len() - 1, false)] {
+        let verifier = setup.verifier.clone().with_max_token_bytes(bytes);
+        assert_eq!(verifier.verify(&token, now).is_ok(), read, "{bytes}");
+    }
+}
+
+#[test]
 fn iss_and_aud_are_mandatory_or_opted_out_by_name() {
     let setup = Setup::new();
     let now = setup.now();
@@ -490,6 +519,8 @@ fn iss_and_aud_are_mandatory_or_opted_out_by_name() {
     }
     let none = Expect::one_of::<&str>([]);
     assert!(Verifier::new(setup.keys.clone(), none, AUDIENCE).is_err());
+    let partly = Expect::one_of([ISSUER, ""]);
+    assert!(Verifier::new(setup.keys.clone(), partly, AUDIENCE).is_err());
     let verify = |verifier: &Verifier, name: &str, value: Option<Value>| {
         let mut claims = jwt_support::claims(now);
         match value {

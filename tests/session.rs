@@ -529,6 +529,35 @@ async fn logins_clear_away_what_is_long_over_a_bounded_number_at_a_time() {
     assert_eq!((left, most), (0, 128));
 }
 
+#[tokio::test]
+async fn what_is_long_over_is_cleared_away_on_demand() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    for user in ["user-1", "user-2", "user-3"] {
+        let _ = sessions.start(user, Device::new()).await.unwrap();
+    }
+    assert_eq!(sessions.delete_expired(10).await.unwrap(), 0);
+    server.clock.advance(Duration::from_secs(9 * 86_400));
+    assert_eq!(sessions.delete_expired(2).await.unwrap(), 2);
+    assert_eq!(sessions.delete_expired(10).await.unwrap(), 1);
+    assert!(server.store.is_empty());
+}
+
+/// Else whoever has one could keep the deny list full.
+#[tokio::test]
+async fn an_ended_token_that_comes_again_is_denied_no_longer_for_it() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    let ended = sessions.start("user-1", Device::new()).await.unwrap();
+    let other = sessions.start("user-2", Device::new()).await.unwrap();
+    sessions.end(refresh_token(&ended), None).await.unwrap();
+    server.clock.advance(TTL / 2);
+    assert!(sessions.refresh(refresh_token(&ended), None).await.is_err());
+    server.clock.advance(TTL);
+    sessions.end(refresh_token(&other), None).await.unwrap();
+    assert_eq!(sessions.deny_list().len(), 1);
+}
+
 #[cfg(feature = "password")]
 mod password {
     use portcullis::{

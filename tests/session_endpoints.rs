@@ -506,7 +506,9 @@ async fn an_outage_is_503_and_cookies_stay() {
     for wire in Wire::all(&house).await {
         let pair = house.login().await;
         let token = pair.refresh_token.expose();
+        assert!(house.sessions.health().await.is_ok());
         house.store.out.store(true, Ordering::SeqCst);
+        assert!(house.sessions.health().await.is_err());
         for path in ["/auth/refresh", "/auth/logout"] {
             for answer in [
                 wire.post_cookie(path, token).await,
@@ -527,6 +529,53 @@ async fn an_outage_is_503_and_cookies_stay() {
         house.mood.store(0, Ordering::SeqCst);
         wire.post_cookie("/auth/refresh", token).await.is(200);
     }
+}
+
+/// What is wrong with a token is told where that is found out, and all else by the endpoint.
+#[tokio::test]
+async fn a_refusal_is_told_once() {
+    let house = House::new();
+    let wire = Wire::open("hyper, h1", false, house.hyper()).await;
+    let pair = house.login().await;
+    let token = pair.refresh_token.expose();
+    let told = || std::mem::take(&mut *house.events.lock().unwrap());
+    told();
+    house.mood.store(2, Ordering::SeqCst);
+    wire.post_cookie("/auth/refresh", token).await.is(503);
+    let events = told();
+    let outages = events
+        .iter()
+        .filter(|kind| **kind == EventKind::StoreUnavailable);
+    assert_eq!(outages.count(), 1, "{events:?}");
+    house.mood.store(0, Ordering::SeqCst);
+    house.store.out.store(true, Ordering::SeqCst);
+    wire.post_cookie("/auth/refresh", token).await.is(503);
+    assert_eq!(told(), [EventKind::StoreUnavailable]);
+    house.store.out.store(false, Ordering::SeqCst);
+    wire.post_cookie("/auth/refresh", "pcrt_rubbish")
+        .await
+        .is(401);
+    assert_eq!(told(), [EventKind::InputValidationFail]);
+}
+
+#[test]
+fn a_login_finds_the_token_whose_session_it_replaces() {
+    let endpoints = House::new().endpoints();
+    let read = |lines: &[&str]| {
+        let mut request = Request::builder();
+        for line in lines {
+            request = request.header(COOKIE, *line);
+        }
+        let request = request.body(()).unwrap();
+        let found = endpoints.cookie(request.headers());
+        found
+            .map(|token| token.map(str::to_owned))
+            .map_err(|rejection| rejection.status())
+    };
+    assert_eq!(read(&["a=b"]), Ok(None));
+    assert_eq!(read(&["a=b; __Host-refresh=x"]), Ok(Some("x".into())));
+    let several = read(&["__Host-refresh=x", "__Host-refresh=x"]);
+    assert_eq!(several.unwrap_err(), 400);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use portcullis::{
 use serde_json::{Value, json};
 use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn};
 
-use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint};
+use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint, mint_raw};
 
 type Body = Full<Bytes>;
 
@@ -496,6 +496,48 @@ fn each_of_several_names_is_accepted() {
         claims["iss"] = issuer.into();
         let token = hs256(&claims, &setup.secret);
         assert_eq!(verifier.verify(&token, now).is_ok(), accepted, "{issuer}");
+    }
+}
+
+/// Texts of the identity point into the token's own; those in escapes cannot.
+#[test]
+fn claims_in_escapes_read_as_they_mean() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let payload = |text: &str| {
+        let exp = now.as_secs() + 900;
+        let payload = text.replace('{', &format!("{{\"exp\":{exp},\"aud\":\"api\","));
+        mint_raw(
+            br#"{"alg":"HS256","typ":"at+jwt"}"#,
+            payload.as_bytes(),
+            setup.secret.expose(),
+        )
+    };
+    let verifier = setup.verifier.clone().with_cache(CacheLimits::new());
+    for token in [
+        payload(
+            r#"{"iss":"https://id.example","sub":"ada","sid":"s1","jti":"t1","scope":"read write",
+            "scp":["\u0061udit"],"roles":["admin","\u006fwner"]}"#,
+        ),
+        payload(
+            r#"{"iss":"https:\/\/id.example","sub":"\u0061da","sid":"\u00731","jti":"t\u0031",
+            "scope":"r\u0065ad write","scp":["audit"],"roles":["\u0061dmin","owner"]}"#,
+        ),
+    ] {
+        // Made anew, and remembered.
+        for _ in 0..2 {
+            let verified = verifier.verify(&token, now).unwrap();
+            let identity = verified.identity();
+            assert_eq!(identity.subject(), "ada");
+            assert_eq!(identity.issuer(), Some(ISSUER));
+            assert_eq!(
+                (identity.session(), identity.token()),
+                (Some("s1"), Some("t1"))
+            );
+            let scopes: Vec<_> = identity.scopes().collect();
+            assert_eq!(scopes, ["read", "write", "audit"]);
+            assert_eq!(identity.roles().collect::<Vec<_>>(), ["admin", "owner"]);
+        }
     }
 }
 

@@ -398,6 +398,7 @@ async fn the_service_says_who_may_go_on() {
                     0 => Ok(SubjectStatus::Active(
                         Grants::new()
                             .with_scopes(["model"])
+                            .with_roles(["admin"])
                             .with_claim("preferred_username", subject.to_uppercase())?,
                     )),
                     1 => Ok(SubjectStatus::Disabled),
@@ -415,6 +416,7 @@ async fn the_service_says_who_may_go_on() {
     assert_eq!(claims["sub"], "user-1");
     assert_eq!(claims["preferred_username"], "USER-1");
     assert_eq!(claims["scope"], "model");
+    assert_eq!(claims["roles"], serde_json::json!(["admin"]));
     assert_eq!(claims["auth_time"], pair.session.created_at.as_secs());
 
     mood.store(2, Ordering::SeqCst);
@@ -693,7 +695,9 @@ mod password {
             PasswordChange::new("user-1", OLD, NEW, Some(&stored)),
             async |_| Err(std::fmt::Error),
         );
-        assert_eq!(Rejection::from(broken.await.unwrap_err()).status(), 503);
+        let broken = broken.await.unwrap_err();
+        assert!(std::error::Error::source(&broken).is_some());
+        assert_eq!(Rejection::from(broken).status(), 503);
         assert!(!saw(EventKind::AuthnPasswordChange));
         assert_eq!(server.check(&sessions, &other), Ok(()));
 
@@ -702,6 +706,34 @@ mod password {
         assert!(saw(EventKind::AuthnPasswordChange));
         let shown = format!("{:?}", PasswordChange::new("user-1", OLD, NEW, None));
         assert!(!shown.contains(OLD) && !shown.contains(NEW));
+    }
+
+    #[tokio::test]
+    async fn a_guess_is_told_with_its_client_and_no_other_failure_is_one() {
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let sink = told.clone();
+        let context = Context::new().with_events(move |event: &SecurityEvent| {
+            sink.lock().unwrap().push((event.kind(), event.client()));
+        });
+        let server = Server::new();
+        let tokens = RefreshTokens::new(server.store.clone(), server.secret.clone())
+            .with_context(context.clone());
+        let deny_list = DenyList::since_start(&context, TTL);
+        let sessions = Sessions::new(server.issuer(), tokens, deny_list);
+        let hasher = hasher();
+        let stored = hasher.hash(OLD).await.unwrap();
+        let client = "203.0.113.7".parse().ok();
+        let attempt = async |current: &str| {
+            let change = PasswordChange::new("user-1", current, NEW, Some(&stored));
+            let raced = async |_: String| Ok::<_, std::convert::Infallible>(false);
+            let change = change.with_client(client);
+            sessions.change_password(&hasher, change, raced).await
+        };
+        assert!(attempt(OLD).await.is_err());
+        assert!(told.lock().unwrap().is_empty());
+        assert!(attempt("wrong password").await.is_err());
+        let guess = (EventKind::AuthnPasswordChangeFail, client);
+        assert_eq!(*told.lock().unwrap(), [guess]);
     }
 
     /// A clock on which no two events are close enough to be told as one.

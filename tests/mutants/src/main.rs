@@ -109,7 +109,7 @@ impl Work {
         }
         let lib = self.tree.join("src/lib.rs");
         let text = fs::read_to_string(&lib)?;
-        fs::write(&lib, format!("#![allow(warnings)]\n{text}\nmod mutants;\n"))?;
+        fs::write(&lib, format!("#![allow(warnings, arithmetic_overflow, unconditional_panic)]\n{text}\nmod mutants;\n"))?;
         fs::write(self.tree.join("src/mutants.rs"), SWITCH)?;
         Ok(())
     }

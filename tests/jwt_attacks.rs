@@ -758,13 +758,7 @@ fn keys_are_bound_to_their_issuer() {
         .issue(&AccessToken::new("u"), now())
         .unwrap();
     assert_eq!(refusal(&verifier, token.as_str()), VerifyError::WrongIssuer);
-    let partly_known = Expect::one_of(["https://a", "https://c"]);
-    for name in [
-        Expect::anything(),
-        "https://a".into(),
-        "".into(),
-        partly_known,
-    ] {
+    for name in [Expect::anything(), "https://a".into(), "".into()] {
         assert!(verifier.clone().with_issuer(name, set(&b)).is_err());
     }
 }

@@ -190,8 +190,10 @@ async fn an_outage_is_not_a_logout() {
     let fixture = Fixture::new();
     let tokens = &fixture.tokens;
     let first = fixture.login().await;
+    assert!(tokens.health().await.is_ok());
     fixture.store.out.store(true, Ordering::SeqCst);
     for error in [
+        tokens.health().await.unwrap_err(),
         tokens.begin("user-1").await.unwrap_err(),
         refresh(tokens, &first).await.unwrap_err(),
         tokens.end(first.token.expose(), None).await.unwrap_err(),

@@ -31,7 +31,7 @@ use portcullis::{
     csrf::CsrfPolicy,
     jwt::{Algorithm, Issuer, SigningKey},
     password::PasswordHasher,
-    refresh_token::{Device, EndReason, RefreshTokens, sqlite::SqliteStore},
+    refresh_token::{Device, EndReason, RefreshTokens, Seed, TokenDigest, sqlite::SqliteStore},
     secret::Secret,
     session::{PasswordChange, SessionEndpoints, Sessions, TokenPair},
     time::ManualClock,
@@ -357,6 +357,12 @@ async fn nothing_secret_is_said_or_stored() {
     store.pool().close().await;
     fail(&sessions, &last, &said).await;
     assert_eq!(ask("/logout", true, last.refresh_token.expose()).await, 503);
+
+    // As a store would that logs what it is given.
+    for (_, bytes) in &kept.bytes {
+        let bytes = <[u8; 32]>::try_from(&bytes[..]).unwrap();
+        said.show((TokenDigest::from_bytes(bytes), Seed::from_bytes(bytes)));
+    }
 
     let text = said.0.text();
     for known in [

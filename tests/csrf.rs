@@ -86,8 +86,34 @@ async fn a_refusal_is_a_problem_and_an_event_and_the_service_never_runs() {
 #[tokio::test]
 async fn only_if_lets_a_webhook_through() {
     let layer = CsrfLayer::new(policy()).only_if(|head| head.uri.path() != "/path");
-    let cross = request("POST", &[("sec-fetch-site", "cross-site")]);
-    assert!(passes(layer, cross).await.is_ok());
+    let cross = || request("POST", &[("sec-fetch-site", "cross-site")]);
+    assert!(passes(layer.clone(), cross()).await.is_ok());
+    let mut other = cross();
+    *other.uri_mut() = http::Uri::from_static("/other");
+    assert!(passes(layer, other).await.is_err());
+}
+
+#[tokio::test]
+async fn each_of_several_cookies_asks_where_a_request_comes_from() {
+    let policy = policy()
+        .cookie("refresh")
+        .unwrap()
+        .cookie("session")
+        .unwrap();
+    let layer = CsrfLayer::new(policy);
+    for (cookies, passed) in [
+        ("refresh=x", false),
+        ("session=x", false),
+        ("refresh=x; session=x", false),
+        ("theme=dark", true),
+    ] {
+        let request = request("POST", &[("cookie", cookies)]);
+        assert_eq!(
+            passes(layer.clone(), request).await.is_ok(),
+            passed,
+            "{cookies}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -274,4 +300,16 @@ async fn an_empty_session_has_no_tokens() {
     let by_cookie = CsrfTokenLayer::new(tokens.for_cookie("__Host-pre").unwrap());
     let request = request("POST", &[token, ("cookie", "__Host-pre=")]);
     assert!(passes(by_cookie, request).await.is_err());
+}
+
+/// The secret may serve other uses, so a MAC of it counts only under this use's label. The tokens
+/// were made by Python's `hmac`; the first keeps pages alive across an upgrade.
+#[test]
+fn a_token_is_a_mac_under_a_label_of_its_own() {
+    let secret = "hex:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
+    let tokens = CsrfTokens::new(&Secret::from_text(secret).unwrap().into());
+    let labelled = "AAECAwQFBgcICQoLDA0OD2eo6fJSx9vdhfyFquWfec-XrpPJ-z7Pf88Ohg2RiYVY";
+    assert!(tokens.verify(labelled, "session-1"));
+    let bare = "AAECAwQFBgcICQoLDA0OD4x7mrehCZySgdGqbKUcARGjq7WZ3CZi_Z4aM1QjIoJs";
+    assert!(!tokens.verify(bare, "session-1"));
 }

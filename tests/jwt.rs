@@ -28,7 +28,7 @@ use portcullis::{
 use serde_json::{Value, json};
 use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn};
 
-use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint};
+use self::jwt_support::{AUDIENCE, ISSUER, Setup, hs256, mint, mint_raw};
 
 type Body = Full<Bytes>;
 
@@ -482,6 +482,77 @@ fn previous_secrets_verify_and_the_current_one_signs() {
 }
 
 #[test]
+fn each_of_several_names_is_accepted() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let issuers = Expect::one_of(["https://old.example", "https://new.example"]);
+    let verifier = Verifier::new(setup.keys.clone(), issuers, AUDIENCE).unwrap();
+    for (issuer, accepted) in [
+        ("https://old.example", true),
+        ("https://new.example", true),
+        ("https://other.example", false),
+    ] {
+        let mut claims = jwt_support::claims(now);
+        claims["iss"] = issuer.into();
+        let token = hs256(&claims, &setup.secret);
+        assert_eq!(verifier.verify(&token, now).is_ok(), accepted, "{issuer}");
+    }
+}
+
+/// Texts of the identity point into the token's own; those in escapes cannot.
+#[test]
+fn claims_in_escapes_read_as_they_mean() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let payload = |text: &str| {
+        let exp = now.as_secs() + 900;
+        let payload = text.replace('{', &format!("{{\"exp\":{exp},\"aud\":\"api\","));
+        mint_raw(
+            br#"{"alg":"HS256","typ":"at+jwt"}"#,
+            payload.as_bytes(),
+            setup.secret.expose(),
+        )
+    };
+    let verifier = setup.verifier.clone().with_cache(CacheLimits::new());
+    for token in [
+        payload(
+            r#"{"iss":"https://id.example","sub":"ada","sid":"s1","jti":"t1","scope":"read write",
+            "scp":["\u0061udit"],"roles":["admin","\u006fwner"]}"#,
+        ),
+        payload(
+            r#"{"iss":"https:\/\/id.example","sub":"\u0061da","sid":"\u00731","jti":"t\u0031",
+            "scope":"r\u0065ad write","scp":["audit"],"roles":["\u0061dmin","owner"]}"#,
+        ),
+    ] {
+        // Made anew, and remembered.
+        for _ in 0..2 {
+            let verified = verifier.verify(&token, now).unwrap();
+            let identity = verified.identity();
+            assert_eq!(identity.subject(), "ada");
+            assert_eq!(identity.issuer(), Some(ISSUER));
+            assert_eq!(
+                (identity.session(), identity.token()),
+                (Some("s1"), Some("t1"))
+            );
+            let scopes: Vec<_> = identity.scopes().collect();
+            assert_eq!(scopes, ["read", "write", "audit"]);
+            assert_eq!(identity.roles().collect::<Vec<_>>(), ["admin", "owner"]);
+        }
+    }
+}
+
+#[test]
+fn a_token_of_the_greatest_length_is_read() {
+    let setup = Setup::new();
+    let now = setup.now();
+    let token = hs256(&jwt_support::claims(now), &setup.secret);
+    for (bytes, read) in [(token.len(), true), (token.len() - 1, false)] {
+        let verifier = setup.verifier.clone().with_max_token_bytes(bytes);
+        assert_eq!(verifier.verify(&token, now).is_ok(), read, "{bytes}");
+    }
+}
+
+#[test]
 fn iss_and_aud_are_mandatory_or_opted_out_by_name() {
     let setup = Setup::new();
     let now = setup.now();
@@ -490,6 +561,8 @@ fn iss_and_aud_are_mandatory_or_opted_out_by_name() {
     }
     let none = Expect::one_of::<&str>([]);
     assert!(Verifier::new(setup.keys.clone(), none, AUDIENCE).is_err());
+    let partly = Expect::one_of([ISSUER, ""]);
+    assert!(Verifier::new(setup.keys.clone(), partly, AUDIENCE).is_err());
     let verify = |verifier: &Verifier, name: &str, value: Option<Value>| {
         let mut claims = jwt_support::claims(now);
         match value {

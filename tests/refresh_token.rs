@@ -189,8 +189,10 @@ async fn an_outage_is_not_a_logout() {
     let fixture = Fixture::new();
     let tokens = &fixture.tokens;
     let first = fixture.login().await;
+    assert!(tokens.health().await.is_ok());
     fixture.store.out.store(true, Ordering::SeqCst);
     for error in [
+        tokens.health().await.unwrap_err(),
         tokens.begin("user-1").await.unwrap_err(),
         refresh(tokens, &first).await.unwrap_err(),
         tokens.end(first.token.expose(), None).await.unwrap_err(),
@@ -214,6 +216,23 @@ async fn an_outage_is_not_a_logout() {
     let second = refresh(tokens, &first).await.unwrap();
     assert!(second.replayed);
     assert!(refresh(tokens, &second).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_waited_for_as_long_as_it_says() {
+    let fixture = Fixture::new();
+    let first = fixture.login().await;
+    fixture.store.hung.store(true, Ordering::SeqCst);
+    let patient = fixture.tokens.clone();
+    let hasty = patient.clone().with_store_timeout(Duration::from_secs(1));
+    for (tokens, seconds) in [(patient, 5), (hasty, 1)] {
+        let begun = tokio::time::Instant::now();
+        let error = refresh(&tokens, &first).await.unwrap_err();
+        assert!(matches!(&error, RefreshError::Store(e) if e.kind() == StoreErrorKind::Timeout));
+        // Timers tick in milliseconds.
+        let waited = begun.elapsed().saturating_sub(MILLI);
+        assert_eq!(waited.as_secs_f64().round() as u64, seconds);
+    }
 }
 
 #[tokio::test]
@@ -315,8 +334,11 @@ async fn a_login_that_raced_the_end_of_all_sessions_is_never_one() {
     let _ = fixture.login().await;
 
     let slow = tokens.begin("user-1").await.unwrap();
-    fixture.clock.advance(Duration::from_secs(3_601));
-    let refused = tokens.start(slow, Device::new()).await.unwrap_err();
+    let slower = tokens.begin("user-1").await.unwrap();
+    fixture.clock.advance(Duration::from_secs(3_600));
+    assert!(tokens.start(slow, Device::new()).await.is_ok());
+    fixture.clock.advance(MILLI);
+    let refused = tokens.start(slower, Device::new()).await.unwrap_err();
     assert!(matches!(refused, RefreshError::LoginOutdated));
 }
 
@@ -480,6 +502,77 @@ async fn a_kept_cookie_from_elsewhere_is_told_and_a_streak_is_an_alarm() {
 }
 
 #[tokio::test]
+async fn every_use_of_a_token_is_told() {
+    let fixture = Fixture::new();
+    let tokens = &fixture.tokens;
+    let told = || std::mem::take(&mut *fixture.events.lock().unwrap());
+    let home: Option<IpAddr> = "203.0.113.7".parse().ok();
+    let away: Option<IpAddr> = "198.51.100.1".parse().ok();
+    let first = fixture.login().await;
+    assert_eq!(told(), [(EventKind::SessionCreated, Some("login"))]);
+    let token = first.token.expose();
+    let second = tokens.refresh_by_cookie(token, home).await.unwrap();
+    assert_eq!(told(), [(EventKind::SessionRenewed, Some("rotated"))]);
+    let token = second.token.expose();
+    assert!(tokens.refresh_by_cookie(token, home).await.unwrap().kept);
+    assert_eq!(told(), [(EventKind::SessionRenewed, Some("kept"))]);
+    assert!(tokens.refresh_by_cookie(token, away).await.unwrap().kept);
+    let elsewhere = (EventKind::RefreshReplayedElsewhere, Some("replayed"));
+    assert_eq!(told(), [elsewhere]);
+    assert!(refresh(tokens, &first).await.unwrap().replayed);
+    assert_eq!(told(), [(EventKind::RefreshReplayed, Some("replayed"))]);
+    let third = refresh(tokens, &second).await.unwrap();
+    told();
+    assert!(refresh(tokens, &first).await.is_err());
+    assert_eq!(told(), [(EventKind::RefreshReplayed, Some("late"))]);
+
+    tokens.end(third.token.expose(), None).await.unwrap();
+    assert_eq!(told(), [(EventKind::SessionLogout, Some("logout"))]);
+    assert!(refresh(tokens, &third).await.is_err());
+    let after = |reason| (EventKind::SessionUseAfterExpire, Some(reason));
+    assert_eq!(told(), [after("ended")]);
+    let forgotten = fixture.login().await;
+    fixture.clock.advance(Duration::from_secs(7 * 86_400));
+    told();
+    assert!(refresh(tokens, &forgotten).await.is_err());
+    assert_eq!(told(), [after("expired")]);
+    fixture.clock.advance(Duration::from_secs(2 * 86_400));
+    assert_eq!(tokens.delete_expired(10).await.unwrap(), 2);
+    let unknown = refresh(tokens, &forgotten).await.unwrap_err();
+    assert!(matches!(unknown, RefreshError::Unknown(_)));
+    assert_eq!(told(), [after("unknown_session")]);
+    tokens
+        .end_subject("user-1", None, EndReason::PasswordChange)
+        .await
+        .unwrap();
+    let revoked = (EventKind::AuthnTokenRevoked, Some("password_change"));
+    assert_eq!(told(), [revoked]);
+}
+
+/// A row of a server whose clock is ahead is younger than any window, even one of zero.
+#[tokio::test]
+async fn no_window_keeps_no_cookie_whatever_the_clocks_say() {
+    let secret = Secret::generate();
+    let store = Arc::new(ProbeStore::default());
+    let (early, late) = (ManualClock::new(), ManualClock::new());
+    late.advance(Duration::from_secs(5));
+    let build = |clock: &ManualClock| {
+        let context = Context::new().with_clock(clock.clone());
+        RefreshTokens::new(store.clone(), secret.clone())
+            .with_context(context)
+            .with_grace(Duration::ZERO)
+            .unwrap()
+    };
+    let (slow, fast) = (build(&early), build(&late));
+    let login = slow.begin("user-1").await.unwrap();
+    let first = slow.start(login, Device::new()).await.unwrap();
+    let second = refresh(&fast, &first).await.unwrap();
+    let token = second.token.expose();
+    let third = slow.refresh_by_cookie(token, None).await.unwrap();
+    assert!(!third.kept && third.token != second.token);
+}
+
+#[tokio::test]
 async fn clocks_that_differ_by_five_seconds_behave_as_one() {
     let secret = Secret::generate();
     let store = Arc::new(ProbeStore::default());
@@ -563,6 +656,12 @@ async fn subjects_and_settings_that_cannot_be_used_are_refused() {
             .is_err()
     );
     assert!(!format!("{tokens:?}").contains("secret"));
+    // What stands at a limit is taken.
+    let taken = tokens.clone().with_grace(seconds(300)).unwrap();
+    let taken = taken.with_max_sessions(1_000).unwrap();
+    assert!(taken.clone().with_max_sessions(1_001).is_err());
+    let taken = taken.with_lifetimes(seconds(1), seconds(1)).unwrap();
+    assert_eq!(taken.idle_lifetime(), seconds(1));
 }
 
 mod model {

@@ -432,6 +432,7 @@ async fn the_service_says_who_may_go_on() {
                     0 => Ok(SubjectStatus::Active(
                         Grants::new()
                             .with_scopes(["model"])
+                            .with_roles(["admin"])
                             .with_claim("preferred_username", subject.to_uppercase())?,
                     )),
                     1 => Ok(SubjectStatus::Disabled),
@@ -449,6 +450,7 @@ async fn the_service_says_who_may_go_on() {
     assert_eq!(claims["sub"], "user-1");
     assert_eq!(claims["preferred_username"], "USER-1");
     assert_eq!(claims["scope"], "model");
+    assert_eq!(claims["roles"], serde_json::json!(["admin"]));
     assert_eq!(claims["auth_time"], pair.session.created_at.as_secs());
 
     mood.store(2, Ordering::SeqCst);
@@ -561,6 +563,35 @@ async fn logins_clear_away_what_is_long_over_a_bounded_number_at_a_time() {
         left = old;
     }
     assert_eq!((left, most), (0, 128));
+}
+
+#[tokio::test]
+async fn what_is_long_over_is_cleared_away_on_demand() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    for user in ["user-1", "user-2", "user-3"] {
+        let _ = sessions.start(user, Device::new()).await.unwrap();
+    }
+    assert_eq!(sessions.delete_expired(10).await.unwrap(), 0);
+    server.clock.advance(Duration::from_secs(9 * 86_400));
+    assert_eq!(sessions.delete_expired(2).await.unwrap(), 2);
+    assert_eq!(sessions.delete_expired(10).await.unwrap(), 1);
+    assert!(server.store.is_empty());
+}
+
+/// Else whoever has one could keep the deny list full.
+#[tokio::test]
+async fn an_ended_token_that_comes_again_is_denied_no_longer_for_it() {
+    let server = Server::new();
+    let sessions = server.started().await;
+    let ended = sessions.start("user-1", Device::new()).await.unwrap();
+    let other = sessions.start("user-2", Device::new()).await.unwrap();
+    sessions.end(refresh_token(&ended), None).await.unwrap();
+    server.clock.advance(TTL / 2);
+    assert!(sessions.refresh(refresh_token(&ended), None).await.is_err());
+    server.clock.advance(TTL);
+    sessions.end(refresh_token(&other), None).await.unwrap();
+    assert_eq!(sessions.deny_list().len(), 1);
 }
 
 #[cfg(feature = "password")]
@@ -698,7 +729,9 @@ mod password {
             PasswordChange::new("user-1", OLD, NEW, Some(&stored)),
             async |_| Err(std::fmt::Error),
         );
-        assert_eq!(Rejection::from(broken.await.unwrap_err()).status(), 503);
+        let broken = broken.await.unwrap_err();
+        assert!(std::error::Error::source(&broken).is_some());
+        assert_eq!(Rejection::from(broken).status(), 503);
         assert!(!saw(EventKind::AuthnPasswordChange));
         assert_eq!(server.check(&sessions, &other), Ok(()));
 
@@ -707,6 +740,34 @@ mod password {
         assert!(saw(EventKind::AuthnPasswordChange));
         let shown = format!("{:?}", PasswordChange::new("user-1", OLD, NEW, None));
         assert!(!shown.contains(OLD) && !shown.contains(NEW));
+    }
+
+    #[tokio::test]
+    async fn a_guess_is_told_with_its_client_and_no_other_failure_is_one() {
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let sink = told.clone();
+        let context = Context::new().with_events(move |event: &SecurityEvent| {
+            sink.lock().unwrap().push((event.kind(), event.client()));
+        });
+        let server = Server::new();
+        let tokens = RefreshTokens::new(server.store.clone(), server.secret.clone())
+            .with_context(context.clone());
+        let deny_list = DenyList::since_start(&context, TTL);
+        let sessions = Sessions::new(server.issuer(), tokens, deny_list);
+        let hasher = hasher();
+        let stored = hasher.hash(OLD).await.unwrap();
+        let client = "203.0.113.7".parse().ok();
+        let attempt = async |current: &str| {
+            let change = PasswordChange::new("user-1", current, NEW, Some(&stored));
+            let raced = async |_: String| Ok::<_, std::convert::Infallible>(false);
+            let change = change.with_client(client);
+            sessions.change_password(&hasher, change, raced).await
+        };
+        assert!(attempt(OLD).await.is_err());
+        assert!(told.lock().unwrap().is_empty());
+        assert!(attempt("wrong password").await.is_err());
+        let guess = (EventKind::AuthnPasswordChangeFail, client);
+        assert_eq!(*told.lock().unwrap(), [guess]);
     }
 
     /// A clock on which no two events are close enough to be told as one.

@@ -22,10 +22,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{
     HeaderName, Method, Request, Response,
-    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE},
+    header::{
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, RETRY_AFTER,
+        SET_COOKIE,
+    },
 };
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper_util::{
@@ -509,7 +512,11 @@ async fn an_outage_is_503_and_cookies_stay() {
     for wire in Wire::all(&house).await {
         let pair = house.login().await;
         let token = pair.refresh_token.expose();
+        assert!(house.sessions.health().await.is_ok());
         house.store.out.store(true, Ordering::SeqCst);
+        assert!(house.sessions.health().await.is_err());
+        let error = house.sessions.refresh(token, None).await.unwrap_err();
+        assert!(std::error::Error::source(&error).is_some());
         for path in ["/auth/refresh", "/auth/logout"] {
             for answer in [
                 wire.post_cookie(path, token).await,
@@ -530,6 +537,27 @@ async fn an_outage_is_503_and_cookies_stay() {
         house.mood.store(0, Ordering::SeqCst);
         wire.post_cookie("/auth/refresh", token).await.is(200);
     }
+}
+
+/// What is wrong with a token is told where that is found out, and all else by the endpoint.
+#[test]
+fn a_login_finds_the_token_whose_session_it_replaces() {
+    let endpoints = House::new().endpoints();
+    let read = |lines: &[&str]| {
+        let mut request = Request::builder();
+        for line in lines {
+            request = request.header(COOKIE, *line);
+        }
+        let request = request.body(()).unwrap();
+        let found = endpoints.cookie(request.headers());
+        found
+            .map(|token| token.map(str::to_owned))
+            .map_err(|rejection| rejection.status())
+    };
+    assert_eq!(read(&["a=b"]), Ok(None));
+    assert_eq!(read(&["a=b; __Host-refresh=x"]), Ok(Some("x".into())));
+    let several = read(&["__Host-refresh=x", "__Host-refresh=x"]);
+    assert_eq!(several.unwrap_err(), 400);
 }
 
 #[tokio::test]
@@ -599,6 +627,8 @@ async fn what_cannot_be_read_is_told() {
             .is(422);
         let long = json!({"refresh_token": "x".repeat(16 * 1024)}).to_string();
         post(&typed, long).await.is(413);
+        let full = format!("{:<1$}", "{\"refresh_token\":\"x\"}", 16 * 1024);
+        post(&typed, full).await.is(401);
         let cookie = (COOKIE, "__Host-refresh=x");
         post(&[cookie, SAME_ORIGIN], "x=y".to_owned()).await.is(415);
         for (path, allow) in [("/auth/refresh", "POST"), ("/auth/logout", "POST")] {
@@ -628,6 +658,26 @@ async fn a_body_that_does_not_come_is_408_and_one_that_is_too_long_413() {
     }));
     let answer = refresh.oneshot(request(endless)).await.unwrap();
     assert_eq!(answer.status(), 413);
+}
+
+/// A client that is still sending reads the answer only if its body is taken.
+#[tokio::test]
+async fn the_body_of_a_refused_request_is_taken() {
+    let house = House::new();
+    let taken = Arc::new(AtomicU8::new(0));
+    let seen = taken.clone();
+    let frames = futures_util::stream::iter(0..3).map(move |_| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        Ok::<_, Infallible>(http_body::Frame::data(Bytes::from_static(b"{}")))
+    });
+    let request = Request::post("/auth/refresh")
+        .header("sec-fetch-site", "cross-site")
+        .body(StreamBody::new(frames))
+        .unwrap();
+    let refresh = house.endpoints().refresh();
+    let answer = refresh.oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 403);
+    assert_eq!(taken.load(Ordering::SeqCst), 3);
 }
 
 /// Of which nothing comes.
@@ -754,7 +804,9 @@ async fn a_user_sees_his_sessions_and_ends_them() {
         };
         let item = |pair: &TokenPair| format!("/auth/sessions/{}", pair.session.id);
 
-        let list = call(&mine, Method::GET, "/auth/sessions").await.is(200);
+        let answer = call(&mine, Method::GET, "/auth/sessions").await;
+        let length = answer.body.len();
+        let list = answer.is(200);
         assert_eq!(members(&list), ["sessions"]);
         let list = list["sessions"].as_array().unwrap();
         let current = |id: SessionId| {
@@ -781,6 +833,7 @@ async fn a_user_sees_his_sessions_and_ends_them() {
         let head = call(&mine, Method::HEAD, "/auth/sessions").await;
         assert_eq!(head.parts.status, 200);
         assert!(head.body.is_empty());
+        assert_eq!(head.parts.headers[CONTENT_LENGTH], length.to_string());
 
         for path in [
             item(&foreign),

@@ -1696,7 +1696,9 @@ async fn raw(policy: UploadPolicy, media_type: &str, body: Script) -> (u16, Vec<
         async move {
             let mut body = request.into_body();
             while let Some(Ok(frame)) = body.frame().await {
-                seen.lock().unwrap().push(frame.data_ref().map_or(0, Bytes::len));
+                seen.lock()
+                    .unwrap()
+                    .push(frame.data_ref().map_or(0, Bytes::len));
             }
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
         }
@@ -1726,7 +1728,12 @@ async fn a_raw_file_goes_on_once_its_head_was_seen() {
     }
     // No body is no file, and not half a form either.
     let empty = Script::default().with_length();
-    assert_eq!(raw(UploadPolicy::images(), "text/plain", empty.clone()).await.0, 200);
+    assert_eq!(
+        raw(UploadPolicy::images(), "text/plain", empty.clone())
+            .await
+            .0,
+        200
+    );
     assert_eq!(raw(UploadPolicy::images(), FORM, empty).await.0, 400);
 }
 
@@ -1794,7 +1801,10 @@ fn every_type_has_a_head_of_its_own() {
         ("application/x-bzip2", b"BZh91AY&SY\0\0"),
         ("application/x-xz", b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46"),
         ("application/zstd", b"\x28\xb5\x2f\xfd\x04\x58\0\0\0\0\0\0"),
-        ("application/x-7z-compressed", b"7z\xbc\xaf\x27\x1c\0\x04\0\0\0\0"),
+        (
+            "application/x-7z-compressed",
+            b"7z\xbc\xaf\x27\x1c\0\x04\0\0\0\0",
+        ),
         ("application/vnd.rar", b"Rar!\x1a\x07\x01\0\0\0\0\0"),
         ("audio/mpeg", b"ID3\x04\0\0\0\0\0\0\0\0"),
         ("audio/ogg", b"OggS\0\x02\0\0\0\0\0\0"),
@@ -1802,8 +1812,14 @@ fn every_type_has_a_head_of_its_own() {
         ("audio/wav", b"RIFF\x24\0\0\0WAVEfmt "),
         ("audio/mp4", b"\0\0\0\x1cftypM4A \0\0\0\0"),
         ("video/mp4", b"\0\0\0\x18ftypisom\0\0\x02\0"),
-        ("video/webm", b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x82\x84webm"),
-        ("video/x-matroska", b"\x1a\x45\xdf\xa3\xa3\x42\x82\x88matroska\x42\x87\x81\x04"),
+        (
+            "video/webm",
+            b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x82\x84webm",
+        ),
+        (
+            "video/x-matroska",
+            b"\x1a\x45\xdf\xa3\xa3\x42\x82\x88matroska\x42\x87\x81\x04",
+        ),
         ("video/quicktime", b"\0\0\0\x14ftypqt  \0\0\0\0"),
     ];
     let holds = |media_type: &str, head: &[u8]| {
@@ -1815,7 +1831,11 @@ fn every_type_has_a_head_of_its_own() {
         for (other, _) in heads {
             // One container for both.
             if (media_type, other) != ("video/mp4", "audio/mp4") {
-                assert_eq!(holds(other, &head), other == media_type, "{media_type} as {other}");
+                assert_eq!(
+                    holds(other, &head),
+                    other == media_type,
+                    "{media_type} as {other}"
+                );
             }
         }
         // Nor is it text, a document, or what a program's first bytes stand before.

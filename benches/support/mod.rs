@@ -6,7 +6,7 @@ mod gates;
 use criterion::{BatchSize, Criterion};
 
 /// Times the gates whose names begin so, after the services alone.
-pub fn time(criterion: &mut Criterion, name: &str) {
+pub(crate) fn time(criterion: &mut Criterion, name: &str) {
     for mut gate in gates::gates() {
         if gate.name != gate.over && !gate.name.starts_with(name) {
             continue;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// How long two threads took to do `calls` in all.
-pub fn on_two<W: FnMut()>(calls: u64, work: impl Fn() -> W + Sync) -> Duration {
+pub(crate) fn on_two<W: FnMut()>(calls: u64, work: impl Fn() -> W + Sync) -> Duration {
     let start = Barrier::new(3);
     thread::scope(|scope| {
         let threads = [(); 2].map(|()| {

@@ -164,15 +164,15 @@ mod tests {
     fn three_in_a_row_alarm_and_a_pause_starts_over() {
         let mut streaks = Streaks::default();
         let id = SessionId::generate("u");
-        let alarms: Vec<bool> = [1, 1, 2, 4, 4, 5, 6, 8, 12, 13, 14]
+        let alarms: Vec<bool> = [1, 1, 2, 4, 4, 5, 6, 9, 10, 14, 15, 16]
             .map(|generation| streaks.note(id, generation))
             .into();
         let at = |alarm: &[usize]| {
-            (0..11)
+            (0..12)
                 .map(|index| alarm.contains(&index))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(alarms, at(&[3, 7, 10]));
+        assert_eq!(alarms, at(&[3, 7, 11]));
         for _ in 0..2 * CAPACITY {
             streaks.note(SessionId::generate("v"), 1);
         }

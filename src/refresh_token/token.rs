@@ -282,6 +282,12 @@ mod tests {
             }
             assert!(keys.decode(&text[..at]).is_err());
         }
+        // The version stands in the first digits.
+        let other_version = text.replacen("pcrt_A", "pcrt_B", 1);
+        assert_eq!(
+            keys.decode(&other_version).err(),
+            Some(NotAToken::Malformed)
+        );
         for extra in ["A", "=", "\n", " "] {
             assert!(keys.decode(&format!("{text}{extra}")).is_err());
             assert!(keys.decode(&format!("{extra}{text}")).is_err());

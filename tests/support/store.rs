@@ -22,6 +22,8 @@ pub struct ProbeStore {
     pub out: AtomicBool,
     /// The step is done and the answer lost.
     pub mute: AtomicBool,
+    /// It never answers.
+    pub hung: AtomicBool,
     pub created: Mutex<Option<NewSession>>,
 }
 
@@ -31,6 +33,9 @@ impl ProbeStore {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.hung.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         if self.out.load(Ordering::SeqCst) {
             return Err(StoreErrorKind::Unavailable.into());
         }

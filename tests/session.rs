@@ -746,7 +746,7 @@ mod password {
     async fn a_guess_is_told_with_its_client_and_no_other_failure_is_one() {
         let told = Arc::<Mutex<Vec<_>>>::default();
         let sink = told.clone();
-        let context = Context::new().with_events(move |event: &SecurityEvent| {
+        let context = Context::new().with_events_inline(move |event: &SecurityEvent| {
             sink.lock().unwrap().push((event.kind(), event.client()));
         });
         let server = Server::new();

@@ -1827,7 +1827,7 @@ fn every_type_has_a_head_of_its_own() {
         test.unwrap().holds(head)
     };
     for (media_type, head) in heads {
-        let head = [head, &[0; 32]].concat();
+        let head = [head, &[0; 256]].concat();
         for (other, _) in heads {
             // One container for both.
             if (media_type, other) != ("video/mp4", "audio/mp4") {

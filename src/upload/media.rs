@@ -311,6 +311,11 @@ fn is_mp4(head: &[u8]) -> bool {
     is_boxed(head) && (video::is_mp4(head) || video::is_m4v(head))
 }
 
+/// The size of the first box comes before its name, and is not the first bytes of a program or a text.
+fn is_quicktime(head: &[u8]) -> bool {
+    head.first().is_some_and(|byte| *byte < b' ') && video::is_mov(head)
+}
+
 /// The name of the first entry is where other files have their signature. Before POSIX a header had no
 /// mark; its sum tells it all the same.
 fn is_tar(head: &[u8]) -> bool {
@@ -380,7 +385,7 @@ const KNOWN: &[Known] = &[
     known("video/mp4", &["video/x-m4v"], &["mp4", "m4v"], is_mp4, Ending::media),
     known("video/webm", &["audio/webm"], &["webm"], video::is_webm, Ending::media),
     known("video/x-matroska", &[], &["mkv"], video::is_mkv, Ending::media),
-    known("video/quicktime", &[], &["mov", "qt"], video::is_mov, Ending::media),
+    known("video/quicktime", &[], &["mov", "qt"], is_quicktime, Ending::media),
     known("text/plain", &[], &["txt", "text", "log", "md"], is_text, Ending::text),
     known("text/csv", &["application/csv"], &["csv"], is_text, Ending::text),
     known("application/json", &["text/json"], &["json"], is_json, Ending::text),

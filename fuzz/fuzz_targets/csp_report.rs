@@ -28,7 +28,7 @@ impl portcullis::event::EventSink for Count {
 
 static SETUP: LazyLock<(CspReports, Told)> = LazyLock::new(|| {
     let told = Told::default();
-    let context = Context::new().with_events(Count(Arc::clone(&told)));
+    let context = Context::new().with_events_inline(Count(Arc::clone(&told)));
     (CspReports::new().with_context(context), told)
 });
 

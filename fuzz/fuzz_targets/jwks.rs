@@ -9,7 +9,7 @@ use serde_json::Value;
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
 fn is_secret(key: &VerifyingKey) -> bool {
-    !Algorithm::PUBLIC.contains(&key.algorithm())
+    key.algorithm().as_str().starts_with("HS")
 }
 
 fuzz_target!(|json: &[u8]| {

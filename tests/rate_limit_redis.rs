@@ -5,7 +5,6 @@ use std::{
     convert::Infallible,
     future::{Ready, poll_fn, ready},
     net::Ipv4Addr,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -292,20 +291,36 @@ async fn requests_at_once_share_round_trips_and_are_judged_each_for_itself() {
     assert_eq!(self::admitted(&many, "203.0.113.7", 60).await, 47);
 }
 
+/// Of ten requests four are asked for at once; the fifth leads a call for itself and the last two.
 #[tokio::test]
 async fn who_goes_away_takes_no_answer_with_him() {
     let Some(redis) = Redis::start() else { return };
-    let layer = instance(&redis, [strict("auth", 2)]).await;
-    let mut gone = pin!(answer(&layer, from("203.0.113.7")));
-    let mut stays = pin!(answer(&layer, from("203.0.113.8")));
+    let layer = instance(
+        &redis,
+        [strict("auth", 2).on_outage(Outage::Closed).unwrap()],
+    )
+    .await;
+    let ips: Vec<_> = (0..10).map(|host| format!("203.0.113.{host}")).collect();
+    let mut asked: Vec<_> = ips.iter().map(|ip| Box::pin(status(&layer, ip))).collect();
     poll_fn(|cx| {
-        assert!(gone.as_mut().poll(cx).is_pending());
-        assert!(stays.as_mut().poll(cx).is_pending());
+        assert!(
+            asked
+                .iter_mut()
+                .all(|one| one.as_mut().poll(cx).is_pending())
+        );
         Poll::Ready(())
     })
     .await;
-    gone.set(answer(&layer, from("203.0.113.9")));
-    assert_eq!(stays.await.status(), 200);
+    let mut rest = asked.split_off(4);
+    assert_eq!(join_all(asked).await, [200; 4]);
+    let mut leader = rest.remove(0);
+    poll_fn(|cx| {
+        assert!(leader.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    drop(leader);
+    assert_eq!(join_all(rest).await, [200; 5]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

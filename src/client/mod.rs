@@ -19,7 +19,7 @@
 //! dropped, and the unspecified address is none.
 //!
 //! Nothing here refuses a request. Without a peer there is no client; what a gate then does is its own
-//! setting ([`MissingKey`](crate::rate_limit::MissingKey) for a limit).
+//! setting (`rate_limit::MissingKey` for a limit).
 //!
 //! Deployment caveat: trust only the proxies that you run and that overwrite or append to the
 //! header; a client can write anything into it. Which proxies there are, and how to find out what

@@ -719,8 +719,8 @@ async fn a_body_that_says_it_is_too_long_is_413() {
 #[tokio::test]
 async fn a_refusal_is_told_once() {
     let house = House::new();
-    let refresh = async |pair: &TokenPair| {
-        let body = json!({"refresh_token": pair.refresh_token.expose()});
+    let refresh_with = async |token: &str| {
+        let body = json!({"refresh_token": token});
         let request = Request::post("/auth/refresh")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.to_string())))
@@ -732,6 +732,9 @@ async fn a_refusal_is_told_once() {
             house.events.lock().unwrap().clone(),
         )
     };
+    let refresh = async |pair: &TokenPair| refresh_with(pair.refresh_token.expose()).await;
+    let told = refresh_with("pcrt_rubbish").await;
+    assert_eq!(told, (401, vec![EventKind::InputValidationFail]));
     let first = house.login().await;
     let _ = house.refresh(&first).await;
     house.clock.advance(GRACE);
